@@ -1,0 +1,58 @@
+# Everything here needs Python 3.11 or later, git and make; the rest is installed into $(VENV).
+# Another Python: make test PYTHON=python3.13 VENV=.venv-3.13
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test dev check format bench clean
+
+VENV ?= .venv
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
+EXTRAS := ray,polars,pandas,example,dev
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.orcapod-installed
+TESTS ?= tests
+DAGSTER_HOME := $(CURDIR)/.dagster_home
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+help: ## Show the targets.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(INSTALLED) ## Materialize the example project three times and show what happened.
+	@$(BIN)/python -m example_project.demo
+
+test: $(INSTALLED) ## Run the tests.
+	@$(BIN)/python -m pytest -q $(TESTS)
+
+dev: $(INSTALLED) $(DAGSTER_HOME)/dagster.yaml ## Open the example project in the Dagster UI.
+	@DAGSTER_HOME="$(DAGSTER_HOME)" PATH="$(abspath $(BIN)):$$PATH" $(BIN)/dagster dev
+
+check: $(INSTALLED) ## Lint, formatting and types.
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/pyright --pythonpath $(BIN)/python
+
+format: $(INSTALLED) ## Format the code and mend what the linter can mend.
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+
+bench: $(INSTALLED) ## Print the benchmarks.
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+clean: ## Remove what the other targets made, the environment included.
+	@rm -rf .venv .venv-* .demo .dagster_home lake .pytest_cache .ruff_cache .hypothesis build dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An environment that is there already is used as it is; what it has besides stays.
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed; name it: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "Installing into $(VENV); the first time takes a minute or two."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null
+	@$(BIN)/python -m pip install -qq -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+$(DAGSTER_HOME)/dagster.yaml:
+	@mkdir -p "$(@D)"
+	@printf '%s\n' 'telemetry:' '  enabled: false' 'concurrency:' '  runs:' '    max_concurrent_runs: 2' > "$@"
