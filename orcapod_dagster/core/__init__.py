@@ -1,0 +1,43 @@
+"""The engine: plain Python and Arrow; nothing below here imports dagster."""
+
+from orcapod_dagster.core.databases import ArrowDatabase, DeltaTableDatabase, InMemoryArrowDatabase
+from orcapod_dagster.core.datagrams import Datagram, Packet, Tag
+from orcapod_dagster.core.executors.base import (
+    PacketFunctionExecutorProtocol,
+    PythonFunctionExecutorBase,
+    PythonFunctionExecutorProtocol,
+)
+from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor
+from orcapod_dagster.core.executors.ray import RayExecutor
+from orcapod_dagster.core.packet_function import (
+    PacketFunctionProtocol,
+    PacketFunctionProxy,
+    PacketFunctionWrapper,
+    PythonPacketFunction,
+)
+from orcapod_dagster.core.pod import FunctionPod
+from orcapod_dagster.core.result_cache import CachedPacketFunction, ResultCache
+from orcapod_dagster.core.types import ContentHash, Schema
+
+__all__ = [
+    "ArrowDatabase",
+    "CachedPacketFunction",
+    "ContentHash",
+    "Datagram",
+    "DeltaTableDatabase",
+    "FunctionPod",
+    "InMemoryArrowDatabase",
+    "LocalPythonFunctionExecutor",
+    "Packet",
+    "PacketFunctionExecutorProtocol",
+    "PacketFunctionProtocol",
+    "PacketFunctionProxy",
+    "PacketFunctionWrapper",
+    "PythonFunctionExecutorBase",
+    "PythonFunctionExecutorProtocol",
+    "PythonPacketFunction",
+    "RayExecutor",
+    "ResultCache",
+    "Schema",
+    "Tag",
+]

@@ -1,0 +1,52 @@
+"""The interface of a database of records: append, flush, and read a pinned state."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import pyarrow as pa
+
+from orcapod_dagster.core.sources import TableSource
+
+
+class ArrowDatabase(ABC):
+    """Append-only Arrow tables by path.
+
+    Note to implementers: appended rows may wait in a buffer until `flush`; after `flush` returned they are durable
+    and seen by every reader, also in other processes. Nothing is ever changed or removed by this interface.
+    """
+
+    @abstractmethod
+    def append(self, path: Sequence[str], open_records: Callable[[], pa.RecordBatchReader]) -> None:
+        """Add records; all tables under one path have one schema.
+
+        Args:
+            path: names from general to special; safe for any characters.
+            open_records: gives the rows, anew for each try.
+        """
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Make everything appended so far durable."""
+
+    @abstractmethod
+    def source(self, path: Sequence[str]) -> TableSource | None:
+        """Return the flushed and buffered records as of now, pinned; `None` where nothing was ever appended."""
+
+    @abstractmethod
+    def state(self, path: Sequence[str]) -> str:
+        """Return a text that changes whenever records were added under the path."""
+
+    @abstractmethod
+    def lookup(
+        self, path: Sequence[str], column: str, keys: pa.Array, columns: Sequence[str] | None = None
+    ) -> pa.Table | None:
+        """Return the records whose binary `column` is one of `keys`, in no promised order.
+
+        Args:
+            path: as in `append`.
+            column: a binary column.
+            keys: a small set, up to some thousands; for more, read the `source`.
+            columns: what to return; default all.
+        """

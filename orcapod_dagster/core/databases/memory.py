@@ -1,0 +1,55 @@
+"""Records in the memory of this process: for tests, notebooks and trying out."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+import pyarrow as pa
+
+from orcapod_dagster.core.arrow import pc
+from orcapod_dagster.core.databases.base import ArrowDatabase
+from orcapod_dagster.core.sources import MemorySource, TableSource
+
+
+class InMemoryArrowDatabase(ArrowDatabase):
+    """Keeps records as Arrow tables in this process; everything is gone when it ends."""
+
+    def __init__(self) -> None:
+        self._tables: dict[tuple[str, ...], list[pa.Table]] = defaultdict(list)
+        self._lock = threading.Lock()
+
+    def append(self, path: Sequence[str], open_records: Callable[[], pa.RecordBatchReader]) -> None:
+        """Add records, at once visible."""
+        table = open_records().read_all()
+        with self._lock:
+            self._tables[tuple(path)].append(table)
+
+    def flush(self) -> None:
+        """Do nothing: records are visible as soon as they are appended."""
+
+    def source(self, path: Sequence[str]) -> TableSource | None:
+        """Return the records as of now."""
+        table = self._table(path)
+        return None if table is None else MemorySource(table)
+
+    def state(self, path: Sequence[str]) -> str:
+        """Return how often records were appended."""
+        with self._lock:
+            return str(len(self._tables.get(tuple(path), ())))
+
+    def lookup(
+        self, path: Sequence[str], column: str, keys: pa.Array, columns: Sequence[str] | None = None
+    ) -> pa.Table | None:
+        """Return the records whose `column` is one of `keys`."""
+        table = self._table(path)
+        if table is None:
+            return None
+        found = table.filter(pc.is_in(table[column], value_set=keys.cast(table.schema.field(column).type)))
+        return found if columns is None else found.select(list(columns))
+
+    def _table(self, path: Sequence[str]) -> pa.Table | None:
+        with self._lock:
+            tables = list(self._tables.get(tuple(path), ()))
+        return pa.concat_tables(tables) if tables else None

@@ -1,0 +1,546 @@
+"""The one module that writes Delta tables: creates under a lock, appends and replaces with bounded, jittered retries.
+
+A plain overwrite, a creation race and a lossy cast lose data silently; none of them can happen through here.
+After an error the outcome of a commit is looked up, never assumed. No row value reaches an error text.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import fcntl
+import random
+import time
+import uuid
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+from urllib.parse import unquote
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError as DeltaTableNotFoundError
+from deltalake.transaction import AddAction, RemoveAction
+
+from orcapod_dagster.core.arrow import pc
+from orcapod_dagster.core.delta_files import local_path, remove_files, write_files
+from orcapod_dagster.core.errors import (
+    CommitError,
+    ConversionError,
+    LakeError,
+    LakeFormatError,
+    OrcapodError,
+    SchemaMismatchError,
+    StorageError,
+)
+from orcapod_dagster.core.predicates import Predicate
+
+FORMAT: Final = "1"
+FORMAT_PROPERTY: Final = "orcapod.format"
+SCHEMA_PROPERTY: Final = "orcapod.arrow_schema"
+COMMIT_ID: Final = "orcapod.commit_id"
+Evolve = Literal["refuse", "add", "overwrite"]
+OpenReader = Callable[[], pa.RecordBatchReader]
+
+_RETRY_SECONDS: Final = 60.0
+_LOOK_BACK: Final = 50
+_LOCK_NAME: Final = "_orcapod.lock"
+
+
+@dataclass(frozen=True, slots=True)
+class WriteResult:
+    """Outcome of a write: the table version it made, and the rows it wrote."""
+
+    version: int
+    rows: int
+
+
+# ---------------------------------------------------------------------------- opening and reading
+
+
+def open_table(
+    uri: str, storage_options: Mapping[str, str] | None = None, *, version: int | None = None
+) -> DeltaTable | None:
+    """Open a table, or return `None` where there is none.
+
+    Raises:
+        LakeFormatError: it was written by another version of this package's format.
+        StorageError: the storage refused.
+    """
+    table = _open_any(uri, storage_options, version)
+    return None if table is None or _is_unfinished(table) else table
+
+
+def _is_unfinished(table: DeltaTable) -> bool:
+    """Tell whether the table was created by us, but never had its first commit."""
+    return table.version() == 0 and FORMAT_PROPERTY in table.metadata().configuration
+
+
+def _open_any(uri: str, storage_options: Mapping[str, str] | None, version: int | None = None) -> DeltaTable | None:
+    with reading(uri):
+        try:
+            table = DeltaTable(uri, version=version, storage_options=_options(storage_options))
+        except DeltaTableNotFoundError:
+            return None
+    found = table.metadata().configuration.get(FORMAT_PROPERTY, FORMAT)
+    if found != FORMAT:
+        raise LakeFormatError(
+            f"The table {uri} has lake format {found}, this version of orcapod-dagster reads and writes format {FORMAT}. "
+            "Use the version that wrote it, or another root_uri."
+        )
+    return table
+
+
+@contextlib.contextmanager
+def reading(what: str) -> Generator[None]:
+    """Turn errors of storage and engine into errors of this package that name what was read."""
+    try:
+        yield
+    except (OrcapodError, DeltaTableNotFoundError, CommitFailedError, GeneratorExit, StopIteration):
+        raise
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except (DeltaError, OSError, pa.ArrowException) as error:
+        raise StorageError(
+            f"{what}: {_without_rows(error)}. Check that the path is right, readable, writable and whole."
+        ) from error
+    except BaseException as error:
+        if type(error).__name__ == "PanicException" or type(error) is Exception:
+            raise StorageError(f"{what}: {_without_rows(error)}.") from error
+        raise
+
+
+def _without_rows(error: BaseException) -> str:
+    """Return an engine's message, cut before anything that could show rows."""
+    return f"{type(error).__name__}: {str(error).splitlines()[0][:300]}" if str(error) else type(error).__name__
+
+
+def dataset(table: DeltaTable) -> Any:
+    """Return the table as a pyarrow dataset of its files."""
+    with reading(table.table_uri):
+        return table.to_pyarrow_dataset()
+
+
+def table_schema(table: DeltaTable) -> pa.Schema:
+    """Return the Arrow schema to read with: the one that was written, else the table's own with plain types."""
+    plain = pa.schema([_plain_field(field) for field in pa.schema(table.schema().to_arrow())])
+    stored = table.metadata().configuration.get(SCHEMA_PROPERTY)
+    if stored is None:
+        return plain
+    written = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(stored)))
+    original = {field.name: field for field in written}
+    return pa.schema([original.get(field.name, field) for field in plain])
+
+
+def _plain_field(field: pa.Field) -> pa.Field:
+    return field.with_type(_plain(field.type))
+
+
+def _plain(t: pa.DataType) -> pa.DataType:
+    if pa.types.is_string_view(t) or pa.types.is_large_string(t):
+        return pa.string()
+    if pa.types.is_binary_view(t) or pa.types.is_large_binary(t):
+        return pa.binary()
+    if pa.types.is_map(t):
+        return pa.map_(_plain(t.key_type), pa.field("value", _plain(t.item_type), t.item_field.nullable))
+    if pa.types.is_struct(t):
+        return pa.struct([_plain_field(f) for f in t.fields])
+    if pa.types.is_list(t) or pa.types.is_large_list(t):
+        return pa.list_(pa.field("element", _plain(t.value_type), t.value_field.nullable))
+    return t
+
+
+def cast_batch(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Bring a batch to a schema with the same column names, by safe casts."""
+    if batch.schema.equals(schema):
+        return batch
+    arrays = [c if c.type == f.type else c.cast(f.type) for c, f in zip(batch.columns, schema, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def last_commit_metadata(table: DeltaTable) -> dict[str, Any]:
+    """Return what the newest commit says of itself."""
+    with reading(table.table_uri):
+        return dict(table.history(1)[0])
+
+
+# ---------------------------------------------------------------------------- types that Delta holds
+
+
+def storage_schema(schema: pa.Schema) -> pa.Schema:
+    """Return the schema in which Delta holds these columns without loss.
+
+    Raises:
+        ConversionError: a column's type cannot be held without loss; names the column.
+    """
+    fields: list[pa.Field] = []
+    for field in schema:
+        try:
+            fields.append(pa.field(field.name, _storage_type(field.type), field.nullable))
+        except ConversionError as error:
+            raise ConversionError(f"column {field.name!r}: {error}") from None
+    if not fields:
+        raise ConversionError("The data has no columns; a Delta table needs at least one.")
+    return pa.schema(fields)
+
+
+_WIDER: Final = {pa.uint8(): pa.int16(), pa.uint16(): pa.int32(), pa.uint32(): pa.int64(), pa.uint64(): pa.int64()}
+
+
+def _storage_type(t: pa.DataType) -> pa.DataType:
+    is_ = pa.types
+    if t in _WIDER:
+        return _WIDER[t]
+    if is_.is_dictionary(t):
+        return _storage_type(t.value_type)
+    if is_.is_fixed_size_binary(t):
+        return pa.binary()
+    if is_.is_map(t):
+        return pa.map_(_storage_type(t.key_type), pa.field("value", _storage_type(t.item_type), t.item_field.nullable))
+    if is_.is_struct(t) and t.num_fields:
+        return pa.struct([pa.field(f.name, _storage_type(f.type), f.nullable) for f in t.fields])
+    if is_.is_list(t) or is_.is_large_list(t) or is_.is_fixed_size_list(t) or "list_view" in str(t):
+        return pa.list_(pa.field("element", _storage_type(t.value_type), t.value_field.nullable))
+    if is_.is_time32(t):
+        return pa.int32()
+    if is_.is_time64(t) or is_.is_duration(t):
+        return pa.int64()
+    if is_.is_timestamp(t) and t.unit != "ns":
+        return pa.timestamp("us", "UTC" if t.tz else None)
+    if is_.is_date64(t):
+        return pa.date32()
+    if any(test(t) for test in _HELD):
+        return _plain(t)
+    raise ConversionError(
+        f"type {t} cannot be held by Delta without loss. Convert it upstream, e.g. timestamps to microseconds."
+    )
+
+
+_HELD: Final = (
+    pa.types.is_boolean, pa.types.is_signed_integer, pa.types.is_float32, pa.types.is_float64, pa.types.is_string,
+    pa.types.is_large_string, pa.types.is_string_view, pa.types.is_binary, pa.types.is_large_binary,
+    pa.types.is_binary_view, pa.types.is_date32, pa.types.is_decimal128, pa.types.is_null,
+)  # fmt: skip
+
+
+def _to_storage(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    arrays: list[pa.Array] = []
+    for column, field in zip(batch.columns, schema, strict=True):
+        if column.null_count and not field.nullable:
+            raise ConversionError(
+                f"column {field.name!r} holds {column.null_count} nulls, but is declared not null. Declare it nullable, or fill them."
+            )
+        try:
+            arrays.append(column if column.type == field.type else column.cast(field.type))
+        except pa.ArrowInvalid as error:
+            raise ConversionError(
+                f"column {field.name!r}: a value of type {column.type} does not fit {field.type}, in which Delta holds it. "
+                "Convert the column upstream."
+            ) from error
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+# ---------------------------------------------------------------------------- writing
+
+
+def append(
+    uri: str,
+    open_reader: OpenReader,
+    *,
+    storage_options: Mapping[str, str] | None = None,
+    properties: Mapping[str, str] | None = None,
+    custom_metadata: Mapping[str, str] | None = None,
+    plain_columns: Sequence[str] = (),
+) -> WriteResult:
+    """Append rows in one commit, in their order; exactly once, however often the commit has to be tried.
+
+    Args:
+        uri: the table; it is created, under a lock, where it is missing.
+        open_reader: gives the rows; opened twice, once for the schema.
+        storage_options: as deltalake takes them.
+        properties: table properties, set when it is created.
+        custom_metadata: stored with the commit.
+        plain_columns: columns of ever new values, which are not dictionary-encoded.
+
+    Raises:
+        SchemaMismatchError: the table has other columns.
+        CommitError: other writers won for a minute. StorageError: the storage refused.
+    """
+    schema = open_reader().schema
+    table = open_table(uri, storage_options)
+    if table is not None:
+        _refuse_difference(uri, schema_difference(table_schema(table), schema))
+    write = _Write(uri, schema, storage_options, properties or {}, custom_metadata or {}, plain_columns)
+    return write.run(open_reader, lambda _table: _Superseded([], []))
+
+
+def replace(
+    uri: str,
+    open_reader: OpenReader,
+    *,
+    where: Predicate | None,
+    storage_options: Mapping[str, str] | None = None,
+    properties: Mapping[str, str] | None = None,
+    custom_metadata: Mapping[str, str] | None = None,
+    plain_columns: Sequence[str] = (),
+    evolve: Evolve = "refuse",
+) -> WriteResult:
+    """Replace exactly the rows that `where` names, in one commit; the new rows keep their order.
+
+    Args:
+        uri: the table; it is created, under a lock, where it is missing.
+        open_reader: gives the new rows; opened twice, once for the schema. Every one must fulfil `where`.
+        where: the rows to replace; None means the whole table.
+        storage_options, properties, custom_metadata, plain_columns: as in `append`.
+        evolve: what to do when the columns differ: refuse, add new ones, or (whole table only) take the new ones.
+
+    Raises:
+        SchemaMismatchError: the columns differ and `evolve` does not allow it; shows the difference.
+        CommitError, StorageError: as in `append`; nothing was changed then.
+    """
+    schema = open_reader().schema
+    table = open_table(uri, storage_options)
+    difference = [] if table is None else schema_difference(table_schema(table), schema)
+    if table is not None and table.metadata().partition_columns:
+        raise LakeError(
+            f"{uri} is laid out in folders by {table.metadata().partition_columns}, which another engine did. Nothing was written. "
+            "Name another asset, or remove the table."
+        )
+    if difference and evolve == "overwrite" and where is None:
+        return _overwrite_schema(uri, open_reader, schema, storage_options, custom_metadata or {})
+    if difference and evolve == "add" and all(line.startswith("new") for line in difference):
+        _add_columns(uri, schema, storage_options)
+    else:
+        _refuse_difference(uri, difference)
+    write = _Write(uri, schema, storage_options, properties or {}, custom_metadata or {}, plain_columns)
+    return write.run(open_reader, lambda current: write.superseded(current, where))
+
+
+@dataclass(frozen=True, slots=True)
+class _Superseded:
+    """What a commit takes away: whole files, and the rows of some of them that stay and were written anew."""
+
+    removes: list[RemoveAction]
+    rewritten: list[AddAction]
+
+
+class _Write:
+    """One write: its files are written once, its commit is tried until it is known to have happened.
+
+    A commit is tried only on top of the very version that was looked at (no retries inside the engine): whoever
+    committed in between makes it fail, and what it takes away is found anew. So writes follow one another.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        schema: pa.Schema,
+        storage_options: Mapping[str, str] | None,
+        properties: Mapping[str, str],
+        custom_metadata: Mapping[str, str],
+        plain_columns: Sequence[str],
+    ) -> None:
+        self.uri = uri
+        self.schema = schema
+        self.properties = properties
+        self.stored = storage_schema(schema)
+        self.options = storage_options
+        self.plain_columns = plain_columns
+        self.metadata = {**custom_metadata, COMMIT_ID: uuid.uuid4().hex}
+
+    def run(self, open_reader: OpenReader, supersede: Callable[[DeltaTable], _Superseded]) -> WriteResult:
+        rows = _Rows(open_reader, self.stored)
+        with reading(self.uri):
+            adds = write_files(self.uri, rows.batches(), self.stored, self.options, self.plain_columns)
+        try:
+            return WriteResult(self._commit(adds, supersede), rows.count)
+        except BaseException:
+            if self._committed_version() is None:
+                remove_files(self.uri, adds, self.options)
+            raise
+
+    def _commit(self, adds: list[AddAction], supersede: Callable[[DeltaTable], _Superseded]) -> int:
+        deadline = time.monotonic() + _RETRY_SECONDS
+        delay = 0.01
+        while True:
+            table = _open_any(self.uri, self.options) or self._create()
+            gone = supersede(table)
+            actions = [*adds, *gone.rewritten, *gone.removes]
+            if not actions and not _is_unfinished(table):
+                return table.version()
+            try:
+                with reading(self.uri):
+                    self._try(table, actions)
+                return table.version() + 1
+            except (CommitFailedError, StorageError) as error:
+                version = self._committed_version()
+                if version is not None:
+                    return version
+                remove_files(self.uri, gone.rewritten, self.options)
+                if not isinstance(error, CommitFailedError):
+                    raise
+                if time.monotonic() > deadline:
+                    raise CommitError(
+                        f"{self.uri}: other writers committed first for {_RETRY_SECONDS:.0f} s. Nothing was written. Run again, with "
+                        "fewer writers on this table at once."
+                    ) from error
+            time.sleep(delay * (0.5 + random.random()))  # noqa: S311  # jitter, not a secret
+            delay = min(delay * 1.6, 1.0)
+
+    def _create(self) -> DeltaTable:
+        """Create the table, empty, under a lock; until its first commit `open_table` does not see it."""
+        configuration = {
+            "delta.checkpointInterval": "20",
+            FORMAT_PROPERTY: FORMAT,
+            SCHEMA_PROPERTY: _schema_text(self.schema),
+            **self.properties,
+        }
+        with _lock(self.uri):
+            table = _open_any(self.uri, self.options)
+            if table is not None:
+                return table
+            with reading(self.uri):
+                return DeltaTable.create(
+                    self.uri,
+                    self.stored,
+                    mode="ignore",
+                    configuration=configuration,
+                    storage_options=_options(self.options),
+                    raise_if_key_not_exists=False,
+                )
+
+    def _try(self, table: DeltaTable, actions: list[Any]) -> None:
+        commit = CommitProperties(custom_metadata=self.metadata, max_commit_retries=0)
+        table.create_write_transaction(actions, "append", table.schema(), commit_properties=commit)
+
+    def _committed_version(self) -> int | None:
+        """Look up whether the commit happened, after an error that does not tell."""
+        table = _open_any(self.uri, self.options)
+        if table is None:
+            return None
+        found = [e for e in table.history(_LOOK_BACK) if e.get(COMMIT_ID) == self.metadata[COMMIT_ID]]
+        return int(found[0]["version"]) if found else None
+
+    def superseded(self, table: DeltaTable, where: Predicate | None) -> _Superseded:
+        """Find the files whose rows fulfil `where`; of files with other rows too, those are written anew."""
+        found = _Superseded([], [])
+        sizes = {row["path"]: row for row in pa.table(table.get_add_actions(flatten=True)).to_pylist()}
+        if where is None:
+            found.removes.extend(_remove(path, row["size_bytes"]) for path, row in sizes.items())
+            return found
+        data = dataset(table)
+        for fragment in data.get_fragments():
+            path = next(p for p in sizes if unquote(p) == unquote(fragment.path.lstrip("/")))
+            mask = where.mask(fragment.to_table(schema=data.schema, columns=list(where.columns())))
+            if not pc.any(mask, min_count=0).as_py():
+                continue
+            found.removes.append(_remove(path, sizes[path]["size_bytes"]))
+            if not pc.all(mask).as_py():
+                rest = fragment.to_table(schema=data.schema).filter(pc.invert(mask)).cast(self._existing(table))
+                found.rewritten.extend(
+                    write_files(self.uri, rest.to_batches(), rest.schema, self.options, self.plain_columns)
+                )
+        return found
+
+    @staticmethod
+    def _existing(table: DeltaTable) -> pa.Schema:
+        return storage_schema(table_schema(table))
+
+
+def _remove(path: str, size: int) -> RemoveAction:
+    return RemoveAction(
+        path=path, data_change=True, deletion_timestamp=int(time.time() * 1000), size=size, partition_values={}
+    )
+
+
+class _Rows:
+    """The rows of a write in Delta's storage types, counted as they pass."""
+
+    def __init__(self, open_reader: OpenReader, stored: pa.Schema) -> None:
+        self._open = open_reader
+        self._stored = stored
+        self.count = 0
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        for batch in self._open():
+            self.count += batch.num_rows
+            yield _to_storage(batch, self._stored)
+
+
+# ---------------------------------------------------------------------------- creating tables and changing their schema
+
+
+def _schema_text(schema: pa.Schema) -> str:
+    return base64.b64encode(schema.remove_metadata().serialize().to_pybytes()).decode()
+
+
+def _overwrite_schema(
+    uri: str,
+    open_reader: OpenReader,
+    schema: pa.Schema,
+    storage_options: Mapping[str, str] | None,
+    metadata: Mapping[str, str],
+) -> WriteResult:
+    """Replace rows and schema in one commit; gathers the rows, for only so the engine keeps their order."""
+    stored = storage_schema(schema)
+    rows = _Rows(open_reader, stored)
+    data = pa.Table.from_batches(rows.batches(), schema=stored).combine_chunks()
+    with _lock(uri), reading(uri):
+        table = DeltaTable(uri, storage_options=_options(storage_options))
+        commit = CommitProperties(custom_metadata=dict(metadata))
+        # With a predicate: a plain overwrite would let a concurrent append survive.
+        write_deltalake(
+            table, data, mode="overwrite", predicate="true", schema_mode="overwrite", commit_properties=commit
+        )
+        table.alter.set_table_properties({SCHEMA_PROPERTY: _schema_text(schema)}, raise_if_not_exists=False)
+    return WriteResult(table.version(), rows.count)
+
+
+def _add_columns(uri: str, schema: pa.Schema, storage_options: Mapping[str, str] | None) -> None:
+    with _lock(uri), reading(uri):
+        table = DeltaTable(uri, storage_options=_options(storage_options))
+        write_deltalake(table, storage_schema(schema).empty_table(), mode="append", schema_mode="merge")
+        table.alter.set_table_properties({SCHEMA_PROPERTY: _schema_text(schema)}, raise_if_not_exists=False)
+
+
+def _refuse_difference(uri: str, difference: Sequence[str]) -> None:
+    if difference:
+        raise SchemaMismatchError(
+            f"{uri}: the data does not have the table's columns: {'; '.join(difference)}. Nothing was written. Change the "
+            'data, allow it with the definition metadata "orcapod/schema_evolution" ("add", or "overwrite" for a whole '
+            "table), or remove the table."
+        )
+
+
+def schema_difference(table: pa.Schema, data: pa.Schema) -> list[str]:
+    """Return what differs, line by line: "new column …", "missing column …", "column … is …, was …"."""
+    old, new = {f.name: f for f in table}, {f.name: f for f in data}
+    lines = [f"new column {n!r} ({f.type})" for n, f in new.items() if n not in old]
+    lines += [f"missing column {n!r} ({f.type})" for n, f in old.items() if n not in new]
+    if not lines and list(old) != list(new):
+        lines.append(f"the order of the columns is {list(new)}, was {list(old)}")
+    for name in old.keys() & new.keys():
+        if _storage_type(old[name].type) != _storage_type(new[name].type):
+            lines.append(f"column {name!r} is {new[name].type}, was {old[name].type}")
+        elif new[name].nullable and not old[name].nullable:
+            lines.append(f"column {name!r} may be null, was not null")
+    return sorted(lines)
+
+
+@contextlib.contextmanager
+def _lock(uri: str) -> Generator[None]:
+    """Hold this machine's lock of a table; on an object store there is none."""
+    path = local_path(uri)
+    if path is None:
+        yield
+        return
+    with reading(uri):
+        path.mkdir(parents=True, exist_ok=True)
+        handle = (path / _LOCK_NAME).open("a")
+    with handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _options(storage_options: Mapping[str, str] | None) -> dict[str, str] | None:
+    return dict(storage_options) if storage_options else None

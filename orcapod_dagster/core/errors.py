@@ -1,0 +1,95 @@
+"""The errors of this package, all rooted in `OrcapodError`.
+
+OrcapodError
+├── DefinitionError (TypeError)         a function, asset or schema that cannot be right, found when defined
+├── UnsupportedTypeError (TypeError)    a Python or Arrow type without a counterpart
+├── ConversionError (ValueError)        a value that its declared type does not take; names column and row
+├── InputError (ValueError)             rows or columns of an input that cannot be used: missing, duplicate, null
+├── OutputCountError (ValueError)       a function returned another number of values than it declares
+├── PacketError (RuntimeError)          a user's function raised; the cause is the original exception
+├── PacketFailuresError (RuntimeError)  a run ended with failed packets
+├── ExecutorError (RuntimeError)        an executor could not do its work (infrastructure, not the user's function)
+├── UnboundFunctionError (RuntimeError) a proxy was called before a function was bound to it
+├── LakeError (RuntimeError)            a table or the lake is not what it should be
+│   ├── LakeFormatError                 it was written by another version of the format
+│   ├── TableNotFoundError (FileNotFoundError)  nothing was materialized there yet
+│   ├── SchemaMismatchError             the data has other columns or types than the table
+│   ├── PartitionError                  a partition that cannot be written or read right
+│   ├── StorageError (OSError)          the storage refused: permission, space, network
+│   └── CommitError                     a commit did not succeed within the bounded retries
+└── MissingExtraError (ImportError)     an optional library is not installed; names the extra
+"""
+
+from __future__ import annotations
+
+
+class OrcapodError(Exception):
+    """Root of all errors of this package."""
+
+
+class DefinitionError(OrcapodError, TypeError):
+    """A function, asset or schema is defined in a way that cannot be right."""
+
+
+class UnsupportedTypeError(OrcapodError, TypeError):
+    """A type has no counterpart on the other side (Python or Arrow)."""
+
+
+class ConversionError(OrcapodError, ValueError):
+    """A value does not fit its declared type; the message names column and row."""
+
+
+class InputError(OrcapodError, ValueError):
+    """Columns or rows of an input cannot be used; the message names them."""
+
+
+class OutputCountError(OrcapodError, ValueError):
+    """A function returned another number of values than its output keys declare."""
+
+
+class PacketError(OrcapodError, RuntimeError):
+    """A user's function raised; `__cause__` is the original exception."""
+
+
+class PacketFailuresError(OrcapodError, RuntimeError):
+    """A run ended with packets that failed; everything that succeeded is stored."""
+
+
+class ExecutorError(OrcapodError, RuntimeError):
+    """An executor could not do its work; the user's function is not to blame."""
+
+
+class UnboundFunctionError(OrcapodError, RuntimeError):
+    """A packet function proxy was called before a function was bound to it."""
+
+
+class LakeError(OrcapodError, RuntimeError):
+    """A table, or the lake as a whole, is not what it should be."""
+
+
+class LakeFormatError(LakeError):
+    """A table was written by another version of the lake format."""
+
+
+class TableNotFoundError(LakeError, FileNotFoundError):
+    """There is no table where one was expected; materialize the asset first."""
+
+
+class SchemaMismatchError(LakeError):
+    """Data has other columns or types than the table it should go to."""
+
+
+class PartitionError(LakeError):
+    """A partition cannot be written or read right."""
+
+
+class StorageError(LakeError, OSError):
+    """The storage refused: permission, space or network."""
+
+
+class CommitError(LakeError):
+    """A commit did not succeed within its bounded, jittered retries."""
+
+
+class MissingExtraError(OrcapodError, ImportError):
+    """An optional library is not installed; the message names the extra to install."""

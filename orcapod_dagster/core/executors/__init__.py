@@ -1,0 +1,1 @@
+"""Executors: where and how callables run."""

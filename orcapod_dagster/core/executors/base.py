@@ -1,0 +1,229 @@
+"""The executor contract: where and how a callable runs; never part of an identity.
+
+An executor is told, never asked: it receives a callable and rows, and knows nothing of Dagster, Delta
+or hashes. Assets use the batch form, `run_rows`; `execute_callable` is one call for one packet.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self, runtime_checkable
+
+from orcapod_dagster.core.executors.slices import SliceFailure
+from orcapod_dagster.core.types import Schema
+
+
+@dataclass(frozen=True, slots=True)
+class RowBatch:
+    """Rows that go to an executor, column by column.
+
+    Attributes:
+        columns: one list per positional parameter of the callable, in the callable's order; all of equal length.
+        keyword_columns: one list per keyword-only parameter.
+        start: position of the first row in the stream of all rows sent; results refer to it.
+    """
+
+    columns: tuple[Sequence[Any], ...]
+    keyword_columns: Mapping[str, Sequence[Any]]
+    start: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class RowFailure:
+    """One row whose call raised.
+
+    Attributes:
+        row: position in the stream of all rows sent.
+        error: the user's exception, unchanged where it can be pickled, else a stand-in of the same text.
+        error_type: qualified name of its class. traceback: formatted, as text.
+        skipped: whether it was `SkipPacket`, i.e. skipped on purpose.
+    """
+
+    row: int
+    error: BaseException
+    error_type: str
+    message: str
+    traceback: str
+    duration: float
+    skipped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """Results of a run of consecutive rows `start .. start + length`.
+
+    Attributes:
+        start, length: the rows covered; every one is in `outputs` or in `failures`.
+        outputs: one return value per row; `None` stands at failed rows.
+        durations: seconds per row, of the user's function alone.
+        failures: rows that raised, in row order.
+        execution_data: the executor's data of the task that ran these rows (as `get_executor_data`, more keys allowed).
+    """
+
+    start: int
+    length: int
+    outputs: list[Any]
+    durations: list[float]
+    failures: tuple[RowFailure, ...] = ()
+    execution_data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class PacketFunctionExecutorProtocol(Protocol):
+    """What every executor says of itself."""
+
+    @property
+    def executor_type_id(self) -> str:
+        """Name of the kind of executor, as stored in `__pf_exec_executor_type`."""
+        ...
+
+    @property
+    def supports_concurrent_execution(self) -> bool:
+        """Whether rows may run at the same time."""
+        ...
+
+    def supported_function_type_ids(self) -> frozenset[str]:
+        """Return the function types it runs; empty means all."""
+        ...
+
+    def supports(self, type_id: str) -> bool:
+        """Tell whether it runs functions of a type."""
+        ...
+
+    def with_options(self, **opts: Any) -> Self:
+        """Return a new executor with other options; this one stays as it is."""
+        ...
+
+
+@runtime_checkable
+class PythonFunctionExecutorProtocol(PacketFunctionExecutorProtocol, Protocol):
+    """Runs Python callables: one packet at a time, and many rows per task."""
+
+    def execute_callable(
+        self,
+        fn: Callable[..., Any],
+        kwargs: Mapping[str, Any],
+        executor_options: Mapping[str, Any] | None = None,
+        *,
+        logger: logging.Logger | None = None,
+    ) -> Any:
+        """Call `fn(**kwargs)` and return its value; its exception is raised unchanged."""
+        ...
+
+    async def async_execute_callable(
+        self,
+        fn: Callable[..., Any],
+        kwargs: Mapping[str, Any],
+        executor_options: Mapping[str, Any] | None = None,
+        *,
+        logger: logging.Logger | None = None,
+    ) -> Any:
+        """As `execute_callable`, without blocking the running event loop."""
+        ...
+
+    def get_executor_data(self) -> dict[str, Any]:
+        """Return `executor_type` and whatever else says how rows ran; no secret."""
+        ...
+
+    def get_executor_data_schema(self) -> Schema:
+        """Return names and Python types of `get_executor_data`."""
+        ...
+
+    def run_rows(
+        self,
+        fn: Callable[..., Any],
+        batches: Iterable[RowBatch],
+        *,
+        executor_options: Mapping[str, Any] | None = None,
+        slice_seconds: float = 1.0,
+    ) -> Iterator[BatchResult]:
+        """Run rows; see `PythonFunctionExecutorBase.run_rows`."""
+        ...
+
+
+class PythonFunctionExecutorBase(ABC):
+    """Base class of executors; subclass it to bring your own."""
+
+    executor_type_id: str = ""
+    supports_concurrent_execution: bool = False
+
+    def supported_function_type_ids(self) -> frozenset[str]:
+        """Return the function types it runs: Python functions."""
+        return frozenset({"python.function.v0"})
+
+    def supports(self, type_id: str) -> bool:
+        """Tell whether it runs functions of a type; no supported types at all means every type."""
+        supported = self.supported_function_type_ids()
+        return not supported or type_id in supported
+
+    def with_options(self, **opts: Any) -> Self:
+        """Return a new executor; one without options takes none.
+
+        Raises:
+            TypeError: the executor has no such option.
+        """
+        if opts:
+            raise TypeError(f"executor {self.executor_type_id!r} has no options; got {sorted(opts)}. Leave them out.")
+        return type(self)()
+
+    @abstractmethod
+    def execute_callable(
+        self,
+        fn: Callable[..., Any],
+        kwargs: Mapping[str, Any],
+        executor_options: Mapping[str, Any] | None = None,
+        *,
+        logger: logging.Logger | None = None,
+    ) -> Any:
+        """Call `fn(**kwargs)` where this executor runs things; the user's exception is raised unchanged."""
+
+    @abstractmethod
+    async def async_execute_callable(
+        self,
+        fn: Callable[..., Any],
+        kwargs: Mapping[str, Any],
+        executor_options: Mapping[str, Any] | None = None,
+        *,
+        logger: logging.Logger | None = None,
+    ) -> Any:
+        """As `execute_callable`, without blocking the running event loop."""
+
+    @abstractmethod
+    def get_executor_data(self) -> dict[str, Any]:
+        """Return a fresh dict with `executor_type` and whatever else says how rows ran; no secret."""
+
+    @abstractmethod
+    def get_executor_data_schema(self) -> Schema:
+        """Return names and Python types of `get_executor_data`."""
+
+    @abstractmethod
+    def run_rows(
+        self,
+        fn: Callable[..., Any],
+        batches: Iterable[RowBatch],
+        *,
+        executor_options: Mapping[str, Any] | None = None,
+        slice_seconds: float = 1.0,
+    ) -> Iterator[BatchResult]:
+        """Run many rows.
+
+        Note to implementers: take `batches` as you need them, never all at once. Yield each finished run of consecutive
+        rows soon, so that the caller can make it durable: at most about `slice_seconds` of work, at least one row. Runs
+        may come in any order; together they cover every row once. A row that raises is a `RowFailure` and stops no other.
+        When the caller closes the generator, cancel what still runs.
+
+        Raises:
+            ExecutorError: rows could not be run for a reason that is not the function's.
+        """
+
+
+def row_failures(failures: Iterable[SliceFailure], start: int) -> tuple[RowFailure, ...]:
+    """Bring the failures of a slice that began at row `start` to positions in the stream."""
+    return tuple(
+        RowFailure(start + f.row, f.error, f.error_type, f.message, f.traceback, f.duration, f.skipped)
+        for f in failures
+    )

@@ -1,0 +1,247 @@
+"""The innermost loop of every executor: call a function row after row, until a time is up.
+
+This module is sent to workers by value, so it imports nothing but the standard library, and keeps no state of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import threading
+import time
+import traceback
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from itertools import repeat
+from typing import Any, Final, NamedTuple, Self
+
+SKIP_CLASS: Final = "SkipPacket"
+
+_CLOSE_SECONDS: Final = 5.0
+
+
+class SliceFailure(NamedTuple):
+    """One row whose call raised; `row` counts from the first row of the slice."""
+
+    row: int
+    error: BaseException
+    error_type: str
+    message: str
+    traceback: str
+    duration: float
+    skipped: bool
+
+
+class SliceResult(NamedTuple):
+    """The finished prefix of the rows that were given."""
+
+    outputs: list[Any]
+    durations: list[float]
+    failures: list[SliceFailure]
+
+
+class EventLoopThread:
+    """An event loop in a thread of its own, started when it is first needed.
+
+    The thread makes `async def` functions work also where the caller's thread runs a loop already. One loop for all
+    slices of a run keeps alive what a function binds to its loop, such as an HTTP client.
+    """
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine to its end and return its value; it sees the caller's context variables."""
+        if self._loop is None:
+            self._loop = self._start()
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def close(self) -> None:
+        """Cancel what the function left running, and end the thread; one that does not end is left behind."""
+        self._closed = True
+        if self._loop is not None and self._thread is not None and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(_CLOSE_SECONDS)
+        self._loop = None
+
+    def _start(self) -> asyncio.AbstractEventLoop:
+        loops: list[asyncio.AbstractEventLoop] = []
+        ready = threading.Event()
+        self._closed = False
+        self._thread = threading.Thread(target=self._serve, args=(loops, ready), name="orcapod-async", daemon=True)
+        self._thread.start()
+        ready.wait()
+        return loops[0]
+
+    def _serve(self, loops: list[asyncio.AbstractEventLoop], ready: threading.Event) -> None:
+        with asyncio.Runner() as runner:
+            loop = runner.get_loop()
+            loops.append(loop)
+            ready.set()
+            while not self._closed:
+                try:
+                    loop.run_forever()
+                except (KeyboardInterrupt, SystemExit):
+                    continue  # raised by a task; whoever awaits that task gets it when the loop goes on
+
+
+def run_slice(
+    function: Callable[..., Any],
+    columns: Sequence[Sequence[Any]],
+    keyword_columns: Mapping[str, Sequence[Any]],
+    first: int,
+    length: int,
+    seconds: float,
+    loop: EventLoopThread | None = None,
+) -> SliceResult:
+    """Call `function` for rows `first … length`, and stop after the row during which `seconds` are over.
+
+    Args:
+        function: sync or async; positional values come from `columns`, keyword values from `keyword_columns`.
+        columns, keyword_columns: one sequence of `length` values each.
+        first, length: the rows to run, `length` exclusive; at least one is run.
+        seconds: the bound; checked after each row.
+        loop: where an async function runs; default a loop for this slice alone.
+
+    Returns:
+        As many outputs and durations (seconds) as rows were finished; `None` and the time spent where a row raised.
+        A `SystemExit` is that row's failure; a `KeyboardInterrupt` is raised.
+    """
+    call = _with_keywords(function) if keyword_columns else function
+    rows: Iterable[tuple[Any, ...]] = repeat((), length - first)
+    if columns:
+        rows = zip(*_tails(columns, first), strict=True)
+    if keyword_columns:
+        values = zip(*_tails(keyword_columns.values(), first), strict=True)
+        keywords = map(dict, map(zip, repeat(tuple(keyword_columns)), values))
+        rows = zip(rows, keywords, strict=True)
+    if not is_async(function):
+        return _call_rows(call, rows, seconds)
+    if loop is not None:
+        return loop.run(_await_rows(call, rows, seconds))
+    with EventLoopThread() as own:
+        return own.run(_await_rows(call, rows, seconds))
+
+
+def _tails(columns: Iterable[Sequence[Any]], first: int) -> list[Sequence[Any]]:
+    return [column[first:] if first else column for column in columns]
+
+
+def _with_keywords(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda values, keywords: function(*values, **keywords)
+
+
+def _call_rows(call: Callable[..., Any], rows: Iterable[tuple[Any, ...]], seconds: float) -> SliceResult:
+    outputs: list[Any] = []
+    durations: list[float] = []
+    errors: list[tuple[int, BaseException]] = []
+    add_output, add_duration, clock = outputs.append, durations.append, time.perf_counter
+    before = clock()
+    deadline = before + seconds
+    for values in rows:
+        try:
+            add_output(call(*values))
+        except (Exception, SystemExit, asyncio.CancelledError) as error:  # noqa: BLE001  # users raise anything
+            errors.append((len(outputs), error))
+            add_output(None)
+        now = clock()
+        add_duration(now - before)
+        if now > deadline:
+            break
+        before = now
+    return _slice_result(outputs, durations, errors)
+
+
+async def _await_rows(call: Callable[..., Any], rows: Iterable[tuple[Any, ...]], seconds: float) -> SliceResult:
+    """Do the same for an async function, one row after the other."""
+    outputs: list[Any] = []
+    durations: list[float] = []
+    errors: list[tuple[int, BaseException]] = []
+    clock, task = time.perf_counter, asyncio.current_task()
+    before = clock()
+    deadline = before + seconds
+    for values in rows:
+        try:
+            outputs.append(await call(*values))
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise  # the run is cancelled, not the row's own work
+            errors.append((len(outputs), error))
+            outputs.append(None)
+        now = clock()
+        durations.append(now - before)
+        if now > deadline:
+            break
+        before = now
+    return _slice_result(outputs, durations, errors)
+
+
+def _slice_result(outputs: list[Any], durations: list[float], errors: list[tuple[int, BaseException]]) -> SliceResult:
+    """Describe the errors; done after the loop, so that it counts in no row's time."""
+    return SliceResult(outputs, durations, [describe(error, row, durations[row]) for row, error in errors])
+
+
+def describe(error: BaseException, row: int, duration: float) -> SliceFailure:
+    """Return what is kept of an exception; the frame of this module is left out of the traceback."""
+    frames = error.__traceback__.tb_next if error.__traceback__ is not None else None
+    text = "".join(traceback.format_exception(type(error), error, frames))
+    kind = type(error)
+    skipped = any(base.__name__ == SKIP_CLASS for base in kind.__mro__)
+    plain = kind.__module__ in ("builtins", "__main__")
+    name = kind.__qualname__ if plain else f"{kind.__module__}.{kind.__qualname__}"
+    return SliceFailure(row, error, name, _message(error), text, duration, skipped)
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as unreadable:  # noqa: BLE001  # a user's `__str__` may do anything
+        return f"<no message: {type(unreadable).__name__} in __str__>"
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Tell whether calling it gives a coroutine: an `async def`, a partial of one, or an object with such a `__call__`."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.iscoroutinefunction(function):
+        return True
+    return not inspect.isroutine(function) and inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004  # to look inside
+
+
+def run_coroutine(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run one coroutine to its end; in a thread of its own where this thread runs a loop already."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    with EventLoopThread() as loop:
+        return loop.run(coroutine)
+
+
+async def call_in_thread(call: Callable[[], Any]) -> Any:
+    """Call in a thread, so that the running loop goes on; context variables come along."""
+
+    def guarded() -> tuple[Any, StopIteration | None]:
+        try:
+            return call(), None
+        except StopIteration as error:
+            return None, error
+
+    value, stopped = await asyncio.to_thread(guarded)
+    if stopped is not None:
+        # A future cannot carry a StopIteration: the caller would wait for ever (Python 3.11).
+        raise RuntimeError("the function raised StopIteration") from stopped
+    return value

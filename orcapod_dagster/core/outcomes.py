@@ -1,0 +1,103 @@
+"""OutcomeLog: failures and skips are records too, kept beside the results."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import pyarrow as pa
+
+from orcapod_dagster.core import columns as names
+from orcapod_dagster.core.arrow import pc
+from orcapod_dagster.core.converter import UTC_TIMESTAMP
+from orcapod_dagster.core.databases.base import ArrowDatabase
+from orcapod_dagster.core.hashing import HASH_TYPE, PACKET_METHOD
+from orcapod_dagster.core.result_cache import CONTEXT_FIELDS, Context
+
+FAILED: Final = "FAILED"
+SKIPPED: Final = "SKIPPED"
+_MAX_TEXT: Final = 20_000
+_OWN_FIELDS: Final = (
+    pa.field(names.INPUT_HASH, pa.binary(), nullable=False),
+    pa.field("state", pa.string(), nullable=False),
+    pa.field("error_type", pa.string(), nullable=False),
+    pa.field("message", pa.string(), nullable=False),
+    pa.field("traceback", pa.string(), nullable=False),
+    pa.field(names.TIMESTAMP, UTC_TIMESTAMP, nullable=False),
+    pa.field(names.DURATION, pa.float64(), nullable=False),
+)
+OUTCOME_SCHEMA: Final = pa.schema(
+    [*_OWN_FIELDS, *CONTEXT_FIELDS, pa.field(names.CONTEXT_KEY, pa.string(), nullable=False)]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One packet that gave no result.
+
+    Attributes:
+        row: its position in the stream of the run.
+        state: `FAILED` or `SKIPPED`. duration: seconds until it ended.
+    """
+
+    row: int
+    state: str
+    error_type: str
+    message: str
+    traceback: str
+    duration: float
+
+
+class OutcomeLog:
+    """The failures and skips of one packet function, append-only.
+
+    Args:
+        database, path: where they are kept; never inside the results' own table.
+    """
+
+    def __init__(self, database: ArrowDatabase, path: Sequence[str]) -> None:
+        self.database = database
+        self.path = tuple(path)
+
+    def store(self, input_hashes: pa.Array, outcomes: Sequence[Outcome], context: Context) -> None:
+        """Store outcomes with the hashes of their inputs; durable on return."""
+        if not outcomes:
+            return
+        now = dt.datetime.now(dt.UTC)
+        rows = len(outcomes)
+        own: list[list[object]] = [
+            input_hashes.to_pylist(),
+            [o.state for o in outcomes],
+            [o.error_type for o in outcomes],
+            [printable(o.message) for o in outcomes],
+            [printable(o.traceback) for o in outcomes],
+            [now] * rows,
+            [o.duration for o in outcomes],
+        ]
+        arrays = [pa.array(values, field.type) for values, field in zip(own, _OWN_FIELDS, strict=True)]
+        tile = pa.Table.from_batches([context.rows(1)]).take(pa.repeat(0, rows)).combine_chunks()
+        shared = [column.combine_chunks() for column in tile.columns]
+        batch = pa.RecordBatch.from_arrays([*arrays, *shared, pa.repeat(PACKET_METHOD, rows)], schema=OUTCOME_SCHEMA)
+        self.database.append(self.path, pa.Table.from_batches([batch]).to_reader)
+        self.database.flush()
+
+    def latest(self, constraints: dict[str, str]) -> tuple[pa.Array, pa.Array]:
+        """Return input hashes (`fixed_size_binary[16]`, newest first) and states of all outcomes that fulfil the constraints."""
+        source = self.database.source(self.path)
+        if source is None:
+            return pa.array([], HASH_TYPE), pa.array([], pa.string())
+        chosen = [names.INPUT_HASH, "state", names.TIMESTAMP, *constraints]
+        schema = pa.schema([source.schema.field(n) for n in chosen])
+        table = pa.Table.from_batches(source.scan(chosen), schema=schema)
+        for column, value in constraints.items():
+            table = table.filter(pc.equal(table[column], value))
+        table = table.sort_by([(names.TIMESTAMP, "descending")]).combine_chunks()
+        return table[names.INPUT_HASH].cast(HASH_TYPE).combine_chunks(), table["state"].combine_chunks()
+
+
+def printable(text: str) -> str:
+    """Return text that Arrow can hold: lone surrogates escaped, cut to a bound with a note."""
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}… (cut, {len(text)} characters)"

@@ -1,0 +1,490 @@
+"""Packet functions: typed Python callables with a name, a version, and input and output packet schemas."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import logging
+import typing
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Final, Protocol, runtime_checkable
+
+import pyarrow as pa
+
+from orcapod_dagster.core import converter
+from orcapod_dagster.core.datagrams import Packet
+from orcapod_dagster.core.errors import DefinitionError, InputError, OutputCountError, UnboundFunctionError
+from orcapod_dagster.core.execution_data import EXECUTION_DATA_SCHEMA, check_executor, flatten_execution_data
+from orcapod_dagster.core.executors.base import PythonFunctionExecutorProtocol
+from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor
+from orcapod_dagster.core.git import git_state
+from orcapod_dagster.core.hashing import hash_schema
+from orcapod_dagster.core.identity import function_content_hash, function_signature_hash
+from orcapod_dagster.core.signature import (
+    checked_arrow_schema,
+    input_schema as make_input_schema,
+    output_keys as find_output_keys,
+    output_schema as make_output_schema,
+    parse_version,
+    type_hints,
+)
+from orcapod_dagster.core.types import Schema
+
+FUNCTION_TYPE_ID: Final = "python.function.v0"
+
+
+@runtime_checkable
+class PacketFunctionProtocol(Protocol):
+    """What caches, pods and assets need of a packet function."""
+
+    @property
+    def uri(self) -> tuple[str, str, str, str]:
+        """The identity, which scopes the result cache."""
+        ...
+
+    @property
+    def input_packet_schema(self) -> Schema:
+        """Names and types of the parameters."""
+        ...
+
+    @property
+    def output_packet_schema(self) -> Schema:
+        """Names and types of the output columns."""
+        ...
+
+    def get_function_variation_data(self) -> dict[str, str]:
+        """Return what the function is."""
+        ...
+
+    def get_execution_data(self) -> dict[str, Any]:
+        """Return how it runs."""
+        ...
+
+    def call(self, packet: Packet, logger: logging.Logger | None = None) -> Packet | None:
+        """Compute one packet."""
+        ...
+
+
+class PythonPacketFunction:
+    """A plain, type-hinted Python function as a packet function.
+
+    Args:
+        function: one packet in, one packet out; its parameters are the input columns.
+        output_keys: names of the output columns. None: the return value is ignored, unless it is a TypedDict,
+            dataclass or NamedTuple, whose fields name the columns. One: the value is stored as it is. Several: the
+            function returns that many values.
+        function_name: canonical name; default the function's own name. Part of the identity.
+        version: `v<major>.<minor>`; the major version is part of the identity.
+        input_schema, output_schema: Python types by column, where type hints are missing or should be overruled.
+        label: for people; default the function name.
+        executor: where it runs; default in this process.
+        own_code: further packages whose code counts for the content hash.
+
+    Raises:
+        DefinitionError: names the parameter whose definition cannot be right.
+        ValueError: the version has no number and dot.
+    """
+
+    packet_function_type_id: Final = FUNCTION_TYPE_ID
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        output_keys: str | Sequence[str] | None = None,
+        function_name: str | None = None,
+        version: str = "v0.0",
+        input_schema: Mapping[str, Any] | None = None,
+        output_schema: Mapping[str, Any] | None = None,
+        label: str | None = None,
+        executor: PythonFunctionExecutorProtocol | None = None,
+        own_code: Sequence[Any] = (),
+    ) -> None:
+        self.function: Final = function
+        self.__wrapped_function__ = function
+        self.canonical_function_name: Final = function_name or getattr(function, "__name__", type(function).__name__)
+        if self.canonical_function_name == "<lambda>":
+            raise DefinitionError("A lambda has no name of its own. Give it one: function_name='...'.")
+        self._owner: Final = f"function {self.canonical_function_name!r}"
+        self.version: Final = version
+        self.major_version, self.minor_version_string = parse_version(version, self._owner)
+        self.label: Final = label or self.canonical_function_name
+        self.own_code: Final = tuple(own_code)
+        self._signature: Final = inspect.signature(function)
+        hints = type_hints(function, self._owner)
+        self.input_packet_schema: Final = make_input_schema(self._signature, hints, input_schema, self._owner)
+        self._record_type, self.output_keys = find_output_keys(output_keys, hints.get("return"), output_schema)
+        self.output_packet_schema: Final = make_output_schema(
+            self.output_keys, self._record_type, hints, output_schema, self._owner
+        )
+        self.input_arrow_schema: Final = checked_arrow_schema(self.input_packet_schema, self._owner, "parameter")
+        self.output_arrow_schema: Final = checked_arrow_schema(self.output_packet_schema, self._owner, "output")
+        self._active = True
+        self.executor = executor if executor is not None else LocalPythonFunctionExecutor()
+        functools.update_wrapper(self, function, updated=())
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the plain function."""
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"PythonPacketFunction({self.canonical_function_name}, {self.version})"
+
+    # ------------------------------------------------------------------ identity
+
+    @functools.cached_property
+    def output_packet_schema_hash(self) -> str:
+        """Hash of the output packet schema, as text."""
+        return hash_schema(self.output_arrow_schema).to_hex()
+
+    @property
+    def uri(self) -> tuple[str, str, str, str]:
+        """`(name, output schema hash, "v<major>", type id)`: the identity, which scopes the result cache."""
+        return (
+            self.canonical_function_name,
+            self.output_packet_schema_hash,
+            f"v{self.major_version}",
+            self.packet_function_type_id,
+        )
+
+    def get_function_variation_data(self) -> dict[str, str]:
+        """Return what the function is: its name, signature hash, content hash and git hash."""
+        return {
+            "function_name": self.canonical_function_name,
+            "function_signature_hash": function_signature_hash(self.function),
+            "function_content_hash": function_content_hash(self.function, own_code=self.own_code),
+            "git_hash": git_state(_source_file(self.function)).git_hash,
+        }
+
+    def get_function_variation_data_schema(self) -> Schema:
+        """Return the schema of `get_function_variation_data`."""
+        return Schema(
+            dict.fromkeys(("function_name", "function_signature_hash", "function_content_hash", "git_hash"), str)
+        )
+
+    def get_execution_data(self) -> dict[str, Any]:
+        """Return how it runs: executor type and info, Python version, extra info."""
+        return flatten_execution_data(None if self._executor is None else self._executor.get_executor_data())
+
+    def get_execution_data_schema(self) -> Schema:
+        """Return the schema of `get_execution_data`."""
+        return EXECUTION_DATA_SCHEMA
+
+    # ------------------------------------------------------------------ executor and activity
+
+    @property
+    def executor(self) -> PythonFunctionExecutorProtocol | None:
+        """Where the function runs; an executor that does not support it is refused with a TypeError."""
+        return self._executor
+
+    @executor.setter
+    def executor(self, executor: PythonFunctionExecutorProtocol | None) -> None:
+        self._executor = check_executor(executor, self.packet_function_type_id, self._owner)
+
+    def is_active(self) -> bool:
+        """Tell whether calls compute; an inactive function gives `None`."""
+        return self._active
+
+    def set_active(self, active: bool = True) -> None:
+        """Switch computing on or off."""
+        self._active = active
+
+    # ------------------------------------------------------------------ one packet
+
+    def call(self, packet: Packet, logger: logging.Logger | None = None) -> Packet | None:
+        """Compute one packet through the executor.
+
+        Returns:
+            The output packet with a fresh record id; `None` when the function is inactive.
+        """
+        if not self._active:
+            return None
+        if self._executor is None:
+            return self.direct_call(packet)
+        output = self._executor.execute_callable(self.function, self.kwargs_of(packet), logger=logger)
+        return self.output_packet(output)
+
+    async def async_call(self, packet: Packet, logger: logging.Logger | None = None) -> Packet | None:
+        """As `call`, from inside a running event loop."""
+        if not self._active:
+            return None
+        if self._executor is None:
+            return await self.direct_async_call(packet)
+        output = await self._executor.async_execute_callable(self.function, self.kwargs_of(packet), logger=logger)
+        return self.output_packet(output)
+
+    def direct_call(self, packet: Packet) -> Packet | None:
+        """Compute one packet in this process, bypassing the executor."""
+        if not self._active:
+            return None
+        return self.output_packet(LocalPythonFunctionExecutor().execute_callable(self.function, self.kwargs_of(packet)))
+
+    async def direct_async_call(self, packet: Packet) -> Packet | None:
+        """As `direct_call`, from inside a running event loop."""
+        if not self._active:
+            return None
+        local = LocalPythonFunctionExecutor()
+        return self.output_packet(await local.async_execute_callable(self.function, self.kwargs_of(packet)))
+
+    def kwargs_of(self, packet: Packet) -> dict[str, Any]:
+        """Return the function's keyword arguments for one packet, brought to the parameters' types.
+
+        Raises:
+            InputError: a column is missing, of another type, or null where the parameter takes no null.
+        """
+        columns = self.bind_packet(packet)
+        for name, array in columns.items():
+            if array.null_count and not self.input_arrow_schema.field(name).nullable:
+                raise InputError(null_message(self._owner, name))
+        return {name: converter.to_python(array, self.input_packet_schema[name])[0] for name, array in columns.items()}
+
+    def bind_packet(self, packet: Packet) -> dict[str, pa.Array]:
+        """Return the consumed columns of one packet as one-row arrays of the parameters' types."""
+        table = packet.as_table()
+        return self.bind_columns({name: table[name] for name in table.column_names}, 1)
+
+    def output_packet(self, output: Any) -> Packet:
+        """Make the output packet of one return value."""
+        columns = self.split_outputs([output])
+        for name, values in columns.items():
+            converter.to_array(values, self.output_packet_schema[name], column=name, owner=self._owner)
+        return Packet({n: v[0] for n, v in columns.items()}, self.output_packet_schema).with_source(self.uri)
+
+    # ------------------------------------------------------------------ many rows
+
+    def bind_columns(self, columns: Mapping[str, pa.Array | pa.ChunkedArray], rows: int) -> dict[str, pa.Array]:
+        """Pick the consumed columns and bring them to the parameters' types; a missing optional one gets its default.
+
+        Args:
+            columns: the input's columns by parameter name; further ones are not looked at.
+            rows: their length.
+
+        Returns:
+            Parameter name → array of the parameter's Arrow type. Nulls are kept, also where they are not allowed.
+
+        Raises:
+            InputError: a column is missing, or of a type that does not fit.
+        """
+        bound: dict[str, pa.Array] = {}
+        for name, hint in self.input_packet_schema.items():
+            if name in columns:
+                bound[name] = converter.conform(columns[name], hint, name=name, owner=self._owner)
+            elif name in self.input_packet_schema.optional:
+                default = self._signature.parameters[name].default
+                one = converter.to_array([default], hint, column=name, owner=self._owner)
+                bound[name] = pa.repeat(one[0], rows) if default is not None else pa.nulls(rows, one.type)
+            else:
+                raise InputError(
+                    f"{self._owner}: parameter {name!r} has no column in the input, which has {sorted(columns)}. Rename an "
+                    f"upstream column to it (rename={{'<column>': '{name}'}}), give it as params, or give it a default."
+                )
+        return bound
+
+    def argument_columns(self, bound: Mapping[str, pa.Array]) -> tuple[tuple[list[Any], ...], dict[str, list[Any]]]:
+        """Convert bound columns to Python values: those of positional parameters in order, and the keyword-only ones."""
+        positional: list[list[Any]] = []
+        keyword: dict[str, list[Any]] = {}
+        for name, parameter in self._signature.parameters.items():
+            values = converter.to_python(bound[name], self.input_packet_schema[name])
+            if parameter.kind is parameter.KEYWORD_ONLY:
+                keyword[name] = values
+            else:
+                positional.append(values)
+        return tuple(positional), keyword
+
+    def split_outputs(self, outputs: Sequence[Any]) -> dict[str, list[Any]]:
+        """Split return values into one list per output column.
+
+        Raises:
+            OutputCountError: a value has another count than `output_keys`, or is not iterable.
+        """
+        if not self.output_keys:
+            return {}
+        if self._record_type is not None:
+            read = dict.__getitem__ if typing.is_typeddict(self._record_type) else getattr
+            return {key: [read(value, key) for value in outputs] for key in self.output_keys}
+        if len(self.output_keys) == 1:
+            return {self.output_keys[0]: list(outputs)}
+        count = len(self.output_keys)
+        if not all(type(value) in (tuple, list) and len(value) == count for value in outputs):
+            outputs = [_checked_values(value, self.output_keys, self._owner) for value in outputs]
+        columns = zip(*outputs, strict=True) if outputs else [()] * count
+        return {key: list(values) for key, values in zip(self.output_keys, columns, strict=True)}
+
+    def outputs_to_batch(self, outputs: Sequence[Any]) -> pa.RecordBatch:
+        """Convert return values to a record batch of the output schema.
+
+        Raises:
+            OutputCountError, ConversionError: name the column and the class of the first value that does not fit.
+        """
+        columns = self.split_outputs(outputs)
+        arrays = [
+            converter.to_array(values, self.output_packet_schema[name], column=name, owner=self._owner)
+            for name, values in columns.items()
+        ]
+        if not arrays:
+            return pa.RecordBatch.from_struct_array(pa.array([{}] * len(outputs), pa.struct([])))
+        return pa.RecordBatch.from_arrays(arrays, schema=self.output_arrow_schema)
+
+    # ------------------------------------------------------------------ configuration
+
+    def to_config(self) -> dict[str, Any]:
+        """Return a JSON-compatible description that `from_config` reads."""
+        return {
+            "packet_function_type_id": self.packet_function_type_id,
+            "module": self.function.__module__,
+            "qualname": self.function.__qualname__,
+            "function_name": self.canonical_function_name,
+            "version": self.version,
+            "output_keys": list(self.output_keys),
+            "uri": list(self.uri),
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> PythonPacketFunction:
+        """Rebuild a packet function by importing its module.
+
+        Raises:
+            DefinitionError: the module or name cannot be imported here; use a PacketFunctionProxy to read results only.
+        """
+        try:
+            found: Any = importlib.import_module(config["module"])
+            for part in config["qualname"].split("."):
+                found = getattr(found, part)
+        except (ImportError, AttributeError) as error:
+            raise DefinitionError(
+                f"{config['module']}.{config['qualname']} cannot be imported here ({error}). "
+                "PacketFunctionProxy reads results without it."
+            ) from error
+        if isinstance(found, PythonPacketFunction):
+            return found
+        function = getattr(found, "__wrapped_function__", found)
+        return cls(function, config["output_keys"] or None, config["function_name"], config["version"])
+
+
+def _checked_values(value: Any, keys: tuple[str, ...], owner: str) -> tuple[Any, ...]:
+    try:
+        values = tuple(value)
+    except TypeError:
+        raise OutputCountError(
+            f"{owner} returned a {type(value).__qualname__}, which is not iterable, but declares {len(keys)} output keys "
+            f"{list(keys)}. Return {len(keys)} values."
+        ) from None
+    if len(values) != len(keys):
+        raise OutputCountError(
+            f"{owner} returned {len(values)} values, but declares {len(keys)} output keys {list(keys)}. Return one value per key."
+        )
+    return values
+
+
+def _source_file(function: Callable[..., Any]) -> str | None:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return None if code is None else code.co_filename
+
+
+def null_message(owner: str, column: str) -> str:
+    """Return the message for a null in a column whose parameter takes none."""
+    return (
+        f"{owner}: column {column!r} is null, but the parameter takes no null. Declare it as '... | None', "
+        "or remove such rows upstream."
+    )
+
+
+# ---------------------------------------------------------------------------- decorator, wrapper, proxy
+
+
+def packet_function(
+    output_keys: str | Collection[str] | None = None, *, version: str = "v0.0", **options: Any
+) -> Callable[[Callable[..., Any]], PythonPacketFunction]:
+    """Make a packet function of a plain function; the result is still callable as the plain function.
+
+    Args:
+        output_keys: names of the output columns.
+        version: `v<major>.<minor>`.
+        options: further arguments of `PythonPacketFunction`.
+
+    Example:
+        >>> @packet_function(output_keys=["celsius"])
+        ... def to_celsius(fahrenheit: float) -> float:
+        ...     return (fahrenheit - 32) * 5 / 9
+        >>> to_celsius(212.0)
+        100.0
+    """
+    keys = output_keys if output_keys is None or isinstance(output_keys, str) else tuple(output_keys)
+
+    def decorate(function: Callable[..., Any]) -> PythonPacketFunction:
+        return PythonPacketFunction(function, keys, version=version, **options)
+
+    return decorate
+
+
+class PacketFunctionWrapper:
+    """Delegates everything to another packet function; subclasses change what they are for."""
+
+    def __init__(self, packet_function: Any) -> None:
+        self.packet_function = packet_function
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "packet_function":
+            raise AttributeError(name)
+        return getattr(self.packet_function, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the plain function."""
+        return self.packet_function(*args, **kwargs)
+
+    @property
+    def executor(self) -> PythonFunctionExecutorProtocol | None:
+        """The wrapped function's executor."""
+        return self.packet_function.executor
+
+    @executor.setter
+    def executor(self, executor: PythonFunctionExecutorProtocol | None) -> None:
+        self.packet_function.executor = executor
+
+
+class PacketFunctionProxy:
+    """Stands in for a packet function that cannot be imported here; enough to read its results.
+
+    Args:
+        config: what `to_config()` of the real function gave.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._config = dict(config)
+        self._bound: PythonPacketFunction | None = None
+
+    @property
+    def uri(self) -> tuple[str, ...]:
+        """The identity, from the configuration."""
+        return tuple(self._config["uri"])
+
+    def bind(self, packet_function: PythonPacketFunction) -> None:
+        """Bind the real function.
+
+        Raises:
+            DefinitionError: it has another identity than the configuration says.
+        """
+        if packet_function.uri != self.uri:
+            raise DefinitionError(
+                f"The function bound has the uri {packet_function.uri}, the proxy {self.uri}. Bind the same one."
+            )
+        self._bound = packet_function
+
+    def get_function_variation_data_schema(self) -> Schema:
+        """Return the bound function's schema; empty until bound."""
+        return Schema() if self._bound is None else self._bound.get_function_variation_data_schema()
+
+    def get_execution_data_schema(self) -> Schema:
+        """Return the bound function's schema; empty until bound."""
+        return Schema() if self._bound is None else self._bound.get_execution_data_schema()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if self._bound is None:
+            raise UnboundFunctionError(
+                f"The function {self._config['function_name']!r} is not bound here, so {name!r} is not known. Import its module "
+                f"{self._config['module']!r} and bind() it, or only read its results."
+            )
+        return getattr(self._bound, name)

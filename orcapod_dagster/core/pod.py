@@ -1,0 +1,440 @@
+"""FunctionPod: a stream of packets through cache and executor, results first and durable chunk by chunk.
+
+plan      hash the consumed columns, find hits, misses and the reason of each
+compute   run the misses, store results, at most about 5 s of finished work not yet durable
+assemble  the stream's rows with their results beside them, streamed from what is stored
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import pyarrow as pa
+
+from orcapod_dagster.core.arrow import pc
+from orcapod_dagster.core.converter import one_array
+from orcapod_dagster.core.datagrams import Datagram
+from orcapod_dagster.core.errors import ConversionError, OrcapodError, OutputCountError
+from orcapod_dagster.core.execution_data import EXECUTION_DATA_SCHEMA, check_executor, flatten_execution_data
+from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorProtocol, RowBatch
+from orcapod_dagster.core.hashing import HASH_TYPE, PACKET_METHOD, hash_rows, split_lanes
+from orcapod_dagster.core.outcomes import FAILED, SKIPPED, Outcome, OutcomeLog
+from orcapod_dagster.core.packet_function import PythonPacketFunction, null_message
+from orcapod_dagster.core.result_cache import (
+    VARIATION_SCHEMA,
+    Context,
+    MatchPolicy,
+    ResultCache,
+    Snapshot,
+    match_constraints,
+)
+from orcapod_dagster.core.streams import PacketStream, count_up
+
+NO_EARLIER_RESULT: Final = "no earlier result"
+CODE_CHANGED: Final = "the code changed"
+EARLIER_FAILURE: Final = "an earlier failure"
+FORCED: Final = "forced"
+
+FLUSH_ROWS: Final = 131_072
+FLUSH_SECONDS: Final = 3.0
+_BATCH_ROWS: Final = 16_384
+_KEPT_FAILURES: Final = 100
+
+
+class Hashed(NamedTuple):
+    """Input packet hash per row, and the invalid rows: row → column that is null where it must not be."""
+
+    hashes: pa.Array
+    invalid: dict[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run will do with each row of a stream.
+
+    Attributes:
+        stream: the rows.
+        hashes: input packet hash per row, `fixed_size_binary[16]`.
+        to_compute: rows (`int64`) to compute, one per distinct packet.
+        invalid: rows with a null that their parameter does not take: row → column.
+        skipped: rows that the function skipped in an earlier run.
+        reasons: reason → number of packets to compute.
+        variation: what the function is, as of now.
+        snapshot, found: the results as of the plan, and the position of each row's result in them, null without.
+    """
+
+    stream: PacketStream
+    hashes: pa.Array
+    to_compute: pa.Array
+    invalid: Mapping[int, str]
+    skipped: pa.Array
+    reasons: Mapping[str, int]
+    variation: Mapping[str, str]
+    snapshot: Snapshot | None
+    found: pa.Array
+
+
+@dataclass(slots=True)
+class PodReport:
+    """Counts of a run; grows while it runs.
+
+    Attributes:
+        total: rows of the stream. cached: rows whose result was there before. computed: packets computed now.
+        failed, skipped: rows without a result. to_compute: packets that this run computes.
+        failures: the first failures, with their rows. seconds: since the run began.
+    """
+
+    total: int
+    to_compute: int
+    cached: int = 0
+    computed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    reasons: Mapping[str, int] = field(default_factory=dict[str, int])
+    failures: list[Outcome] = field(default_factory=list[Outcome])
+
+    @property
+    def done(self) -> int:
+        """Packets that this run has finished, well or not."""
+        return self.computed + self.failed + self.skipped
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Finished work that waits to be stored."""
+
+    rows: pa.Array
+    outputs: pa.RecordBatch
+    durations: list[float]
+    outcomes: tuple[Outcome, ...]
+    execution: Mapping[str, Any]
+
+
+class FunctionPod:
+    """Runs one packet function over streams.
+
+    Args:
+        function: the packet function.
+        cache: its results.
+        outcomes: its failures and skips.
+        executor: where it runs; default the function's own.
+        match: which stored result counts as the same computation.
+        executor_options: for the executor, as they are.
+        extra_info: stored with each result.
+
+    Raises:
+        TypeError: the executor does not support the function.
+    """
+
+    def __init__(
+        self,
+        function: PythonPacketFunction,
+        cache: ResultCache,
+        outcomes: OutcomeLog,
+        *,
+        executor: PythonFunctionExecutorProtocol | None = None,
+        match: MatchPolicy = "content",
+        executor_options: Mapping[str, Any] | None = None,
+        extra_info: Mapping[str, str] | None = None,
+    ) -> None:
+        chosen = check_executor(executor or function.executor, function.packet_function_type_id, repr(function))
+        if chosen is None:
+            raise OrcapodError(f"{function!r} has no executor. Give one.")
+        self.function = function
+        self.cache = cache
+        self.outcomes = outcomes
+        self.executor: PythonFunctionExecutorProtocol = chosen
+        self.match: MatchPolicy = match
+        self._options = dict(executor_options or {})
+        self._extra_info = dict(extra_info or {})
+        self._contexts: dict[str, Context] = {}
+
+    # ------------------------------------------------------------------ plan
+
+    def plan(
+        self, stream: PacketStream, hashed: Hashed | None = None, *, force: bool = False, limit: int | None = None
+    ) -> Plan:
+        """Hash every row and say which packets must be computed, and why; runs no user code.
+
+        Args:
+            stream: the input.
+            hashed: what `hash` gave for it; hashed here by default.
+            force: compute everything, also what is stored.
+            limit: compute at most so many packets, the first ones.
+
+        Raises:
+            InputError: a column is missing or of a type that does not fit.
+        """
+        hashes, invalid = hashed or self.hash(stream)
+        variation = self.function.get_function_variation_data()
+        constraints = match_constraints(self.match, variation)
+        found = pa.nulls(len(hashes), pa.int64())
+        snapshot: Snapshot | None = None
+        if not force:
+            snapshot = self.cache.snapshot(constraints)
+            found = found if snapshot is None else snapshot.find(hashes)
+        wanted = found.is_null()
+        if invalid:
+            wanted = pc.and_(
+                wanted, pc.invert(pc.is_in(count_up(len(hashes)), value_set=pa.array(list(invalid), pa.int64())))
+            )
+        failed_before, skipped_before = self._earlier_outcomes(constraints)
+        skipped = pa.array([], pa.int64())
+        if len(skipped_before) and not force:
+            skip = pc.and_(wanted, pc.is_in(hashes, value_set=skipped_before))
+            skipped = _positions(skip)
+            wanted = pc.and_not(wanted, skip)
+        rows = _first_of_each(_positions(wanted), hashes)
+        if limit is not None:
+            rows = rows.slice(0, limit)
+        reasons = self._reasons(hashes.take(rows), failed_before, force=force)
+        return Plan(stream, hashes, rows, invalid, skipped, reasons, variation, snapshot, found)
+
+    def identity(self) -> str:
+        """Return a text that is equal as long as the same stored results count."""
+        constraints = match_constraints(self.match, self.function.get_function_variation_data())
+        return "|".join([*self.cache.record_path, self.match, *constraints.values(), PACKET_METHOD])
+
+    def hash(self, stream: PacketStream) -> Hashed:
+        """Hash the consumed columns of every row, and find the rows with a null that their parameter does not take."""
+        hashed: list[pa.Array] = []
+        invalid: dict[int, str] = {}
+        start = 0
+        for batch in stream.scan(self._consumed(stream)):
+            bound = self._bind(batch)
+            for name, array in bound.items():
+                if array.null_count and not self.function.input_arrow_schema.field(name).nullable:
+                    invalid |= {start + row: name for row in pc.indices_nonzero(array.is_null()).to_pylist()}
+            hashed.append(hash_rows(bound))
+            start += batch.num_rows
+        return Hashed(pa.concat_arrays(hashed) if hashed else pa.array([], HASH_TYPE), invalid)
+
+    def _consumed(self, stream: PacketStream) -> list[str]:
+        available = set(stream.schema().names)
+        return [name for name in self.function.input_packet_schema if name in available]
+
+    def _bind(self, batch: pa.RecordBatch) -> dict[str, pa.Array]:
+        columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+        return self.function.bind_columns(columns, batch.num_rows)
+
+    def _earlier_outcomes(self, constraints: dict[str, str]) -> tuple[pa.Array, pa.Array]:
+        """Return the input hashes whose latest outcome was a failure, and those whose latest was a skip."""
+        keys, states = self.outcomes.latest(constraints)
+        if not len(keys):
+            return keys, keys
+        first = pc.index_in(keys, value_set=keys)
+        newest = pc.equal(first, count_up(len(keys)).cast(first.type))
+        keys, states = keys.filter(newest), states.filter(newest)
+        return keys.filter(pc.equal(states, FAILED)), keys.filter(pc.equal(states, SKIPPED))
+
+    def _reasons(self, misses: pa.Array, failed_before: pa.Array, *, force: bool) -> dict[str, int]:
+        if not len(misses):
+            return {}
+        if force:
+            return {FORCED: len(misses)}
+        failed = pc.is_in(misses, value_set=failed_before) if len(failed_before) else pa.repeat(False, len(misses))
+        anything = self.cache.snapshot({})
+        known = pa.repeat(False, len(misses)) if anything is None else pc.is_in(misses, value_set=anything.keys)
+        changed = pc.and_not(known, failed)
+        counts = {
+            EARLIER_FAILURE: pc.sum(failed).as_py(),
+            CODE_CHANGED: pc.sum(changed).as_py(),
+            NO_EARLIER_RESULT: pc.sum(pc.invert(pc.or_(known, failed))).as_py(),
+        }
+        return {reason: count for reason, count in counts.items() if count}
+
+    # ------------------------------------------------------------------ compute
+
+    def compute(self, plan: Plan, on_progress: Callable[[PodReport], None] | None = None) -> PodReport:
+        """Run what the plan says and store every result.
+
+        Args:
+            plan: of this pod, made just now.
+            on_progress: called after each durable chunk with the counts so far.
+
+        Returns:
+            The final counts. Failures of packets do not raise here; everything else does, with all chunks kept.
+        """
+        began = time.monotonic()
+        report = PodReport(len(plan.hashes), len(plan.to_compute), reasons=plan.reasons)
+        report.skipped = len(plan.skipped)
+        self._store_invalid(plan, report)
+        waiting: list[_Chunk] = []
+        waiting_rows, last = 0, began
+        for chunk in self._chunks(plan):
+            waiting.append(chunk)
+            waiting_rows += len(chunk.rows) + len(chunk.outcomes)
+            now = time.monotonic()
+            if waiting_rows >= FLUSH_ROWS or now - last >= FLUSH_SECONDS:
+                self._flush(plan, waiting, report)
+                waiting, waiting_rows, last = [], 0, now
+                report.seconds = time.monotonic() - began
+                if on_progress is not None:
+                    on_progress(report)
+        self._flush(plan, waiting, report)
+        report.seconds = time.monotonic() - began
+        return report
+
+    def _store_invalid(self, plan: Plan, report: PodReport) -> None:
+        owner = f"function {self.function.canonical_function_name!r}"
+        outcomes = [
+            Outcome(row, FAILED, "InputError", null_message(owner, column), "", 0.0)
+            for row, column in plan.invalid.items()
+        ]
+        report.failed += len(outcomes)
+        report.failures.extend(outcomes[:_KEPT_FAILURES])
+        if outcomes:
+            hashes = plan.hashes.take(pa.array([o.row for o in outcomes], pa.int64()))
+            self.outcomes.store(hashes, outcomes, self._context(plan, self.executor.get_executor_data()))
+
+    def _chunks(self, plan: Plan) -> Iterator[_Chunk]:
+        if not len(plan.to_compute):
+            return
+        function = self.function.function
+        results = self.executor.run_rows(function, self._row_batches(plan), executor_options=self._options or None)
+        try:
+            for result in results:
+                yield self._settle(plan, result)
+        finally:
+            close = getattr(results, "close", None)
+            if close is not None:
+                close()
+
+    def _row_batches(self, plan: Plan) -> Iterator[RowBatch]:
+        """Yield the packets to compute as Python values, in stream order, `_BATCH_ROWS` at a time."""
+        stream = plan.stream
+        if len(plan.to_compute) < stream.num_rows:
+            stream = stream.narrow(plan.to_compute)
+        start = 0
+        for batch in stream.scan(self._consumed(stream)):
+            for offset in range(0, batch.num_rows, _BATCH_ROWS):
+                piece = batch.slice(offset, _BATCH_ROWS)
+                positional, keyword = self.function.argument_columns(self._bind(piece))
+                yield RowBatch(positional, keyword, start, piece.num_rows)
+                start += piece.num_rows
+
+    def _settle(self, plan: Plan, result: BatchResult) -> _Chunk:
+        """Bring return values to Arrow; one that does not fit its declared type is that packet's failure alone."""
+        rows = plan.to_compute.slice(result.start, result.length)
+        outcomes = [_outcome(rows[f.row - result.start].as_py(), f) for f in result.failures]
+        bad = {f.row - result.start for f in result.failures}
+        good = [i for i in range(result.length) if i not in bad] if bad else range(result.length)
+        outputs = [result.outputs[i] for i in good] if bad else result.outputs
+        try:
+            batch = self.function.outputs_to_batch(outputs)
+        except (ConversionError, OutputCountError, KeyError, AttributeError, TypeError):
+            misfits = _misfits(self.function, outputs)
+            outcomes += [
+                Outcome(rows[good[i]].as_py(), FAILED, type(e).__name__, str(e), "", result.durations[good[i]])
+                for i, e in misfits.items()
+            ]
+            good = [row for i, row in enumerate(good) if i not in misfits]
+            batch = self.function.outputs_to_batch([result.outputs[i] for i in good])
+        if len(good) < result.length:
+            kept = pa.array(good, pa.int64())
+            return _Chunk(
+                rows.take(kept), batch, [result.durations[i] for i in good], tuple(outcomes), result.execution_data
+            )
+        return _Chunk(rows, batch, result.durations, tuple(outcomes), result.execution_data)
+
+    def _flush(self, plan: Plan, waiting: Sequence[_Chunk], report: PodReport) -> None:
+        """Store finished work, one commit per execution context."""
+        groups: dict[int, list[_Chunk]] = {}
+        contexts: dict[int, Context] = {}
+        for chunk in waiting:
+            context = self._context(plan, chunk.execution)
+            contexts[id(context)] = context
+            groups.setdefault(id(context), []).append(chunk)
+        for key, chunks in groups.items():
+            rows = pa.concat_arrays([chunk.rows for chunk in chunks])
+            outputs = pa.Table.from_batches([c.outputs for c in chunks]).combine_chunks().to_batches()
+            durations = [seconds for chunk in chunks for seconds in chunk.durations]
+            if len(rows):
+                batch = outputs[0] if outputs else chunks[0].outputs
+                self.cache.store_batch(plan.hashes.take(rows), batch, contexts[key], durations)
+            outcomes = [outcome for chunk in chunks for outcome in chunk.outcomes]
+            self.outcomes.store(
+                plan.hashes.take(pa.array([o.row for o in outcomes], pa.int64())), outcomes, contexts[key]
+            )
+            report.computed += len(rows)
+            report.failed += sum(o.state == FAILED for o in outcomes)
+            report.skipped += sum(o.state == SKIPPED for o in outcomes)
+            room = _KEPT_FAILURES - len(report.failures)
+            report.failures.extend([o for o in outcomes if o.state == FAILED][:room])
+        self.cache.flush()
+
+    def _context(self, plan: Plan, executor_data: Mapping[str, Any]) -> Context:
+        data = executor_data or self.executor.get_executor_data()
+        key = json.dumps(data, sort_keys=True, default=str)
+        if key not in self._contexts:
+            execution = Datagram(flatten_execution_data(data, self._extra_info), EXECUTION_DATA_SCHEMA)
+            self._contexts[key] = Context.of(Datagram(plan.variation, VARIATION_SCHEMA), execution)
+        return self._contexts[key]
+
+    # ------------------------------------------------------------------ assemble
+
+    def assemble(self, plan: Plan, report: PodReport) -> tuple[PacketStream, Snapshot | None, pa.Array]:
+        """Find the newest matching result of every row, and count the rows, where `compute` counted packets.
+
+        Returns:
+            The stream narrowed to rows with a result, the results, and per row the position of its result in them.
+        """
+        snapshot, found = plan.snapshot, plan.found
+        if len(plan.to_compute) or snapshot is None:
+            snapshot = self.cache.snapshot(match_constraints(self.match, plan.variation))
+            found = found if snapshot is None else snapshot.find(plan.hashes)
+        self._count_rows(plan, report, found)
+        if snapshot is None:
+            return plan.stream.narrow(pa.array([], pa.int64())), None, pa.array([], pa.int64())
+        if found.null_count:
+            rows = _positions(found.is_valid())
+            return plan.stream.narrow(rows), snapshot, found.filter(found.is_valid())
+        return plan.stream, snapshot, found
+
+    def _count_rows(self, plan: Plan, report: PodReport, found: pa.Array) -> None:
+        """Count rows without a result as failed or skipped; rows of equal packets share one outcome."""
+        report.cached = max(0, len(found) - found.null_count - report.computed)
+        if not found.null_count or not (report.failed or report.skipped):
+            return
+        failed, skipped = self._earlier_outcomes(match_constraints(self.match, plan.variation))
+        left = plan.hashes.filter(found.is_null())
+        report.failed = pc.sum(pc.is_in(left, value_set=failed)).as_py() or 0
+        report.skipped = pc.sum(pc.is_in(left, value_set=skipped)).as_py() or 0
+
+
+def _positions(mask: Any) -> pa.Array:
+    return one_array(pc.indices_nonzero(mask)).cast(pa.int64())
+
+
+def _first_of_each(rows: pa.Array, hashes: pa.Array) -> pa.Array:
+    """Return the rows whose packet occurs for the first time among them."""
+    keys = hashes if len(rows) == len(hashes) else hashes.take(rows)
+    if pc.count_distinct(split_lanes(keys).a).as_py() == len(keys):
+        return rows
+    first = pc.index_in(keys, value_set=keys)
+    return rows.filter(pc.equal(first, count_up(len(keys)).cast(first.type)))
+
+
+def _outcome(row: int, failure: Any) -> Outcome:
+    state = SKIPPED if failure.skipped else FAILED
+    return Outcome(row, state, failure.error_type, failure.message, failure.traceback, failure.duration)
+
+
+def _misfits(function: PythonPacketFunction, outputs: Sequence[Any]) -> dict[int, Exception]:
+    found: dict[int, Exception] = {}
+    for i, output in enumerate(outputs):
+        try:
+            function.outputs_to_batch([output])
+        except (ConversionError, OutputCountError) as error:
+            found[i] = error
+        except (KeyError, AttributeError, TypeError) as error:
+            found[i] = ConversionError(
+                f"function {function.canonical_function_name!r} returned a {type(output).__qualname__}, which lacks "
+                f"{error}; expected the columns {list(function.output_keys)}."
+            )
+    return found

@@ -1,0 +1,172 @@
+"""Predicates: which rows of a table a write replaces or a read returns.
+
+They are evaluated on Arrow columns, never as SQL text, so no key of a partition can be anything but a value.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import pyarrow as pa
+
+from orcapod_dagster.core.arrow import pc
+from orcapod_dagster.core.errors import PartitionError
+
+
+class Predicate(ABC):
+    """A condition on columns of a table."""
+
+    @abstractmethod
+    def columns(self) -> tuple[str, ...]:
+        """Return the columns it reads."""
+
+    @abstractmethod
+    def mask(self, rows: pa.Table | pa.RecordBatch) -> Any:
+        """Return per row whether it is fulfilled; null counts as not.
+
+        Raises:
+            PartitionError: a value has no counterpart in the column's type.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Equals(Predicate):
+    """The column has one of these values."""
+
+    column: str
+    values: tuple[Any, ...]
+
+    def columns(self) -> tuple[str, ...]:
+        """Return the one column."""
+        return (self.column,)
+
+    def mask(self, rows: pa.Table | pa.RecordBatch) -> Any:
+        """Return whether the value is one of them."""
+        column = _plain(rows.column(self.column))
+        return pc.is_in(column, value_set=_typed(self.values, column.type, self.column))
+
+
+@dataclass(frozen=True, slots=True)
+class Window(Predicate):
+    """The column lies in `start` (inclusive) … `end` (exclusive); aware datetimes."""
+
+    column: str
+    start: dt.datetime
+    end: dt.datetime
+
+    def columns(self) -> tuple[str, ...]:
+        """Return the one column."""
+        return (self.column,)
+
+    def mask(self, rows: pa.Table | pa.RecordBatch) -> Any:
+        """Return whether the value lies in the window."""
+        column = rows.column(self.column)
+        start, end = _typed((self.start, self.end), column.type, self.column)
+        inside = pc.and_(pc.greater_equal(column, start), pc.less(column, end))
+        return pc.fill_null(inside, False)
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf(Predicate):
+    """At least one of the parts is fulfilled."""
+
+    parts: tuple[Predicate, ...]
+
+    def columns(self) -> tuple[str, ...]:
+        """Return the columns of all parts."""
+        return tuple(dict.fromkeys(column for part in self.parts for column in part.columns()))
+
+    def mask(self, rows: pa.Table | pa.RecordBatch) -> Any:
+        """Return whether any part is fulfilled."""
+        return reduce(pc.or_, [part.mask(rows) for part in self.parts])
+
+
+@dataclass(frozen=True, slots=True)
+class AllOf(Predicate):
+    """All parts are fulfilled."""
+
+    parts: tuple[Predicate, ...]
+
+    def columns(self) -> tuple[str, ...]:
+        """Return the columns of all parts."""
+        return tuple(dict.fromkeys(column for part in self.parts for column in part.columns()))
+
+    def mask(self, rows: pa.Table | pa.RecordBatch) -> Any:
+        """Return whether all parts are fulfilled."""
+        return reduce(pc.and_, [part.mask(rows) for part in self.parts])
+
+
+def _plain(column: Any) -> Any:
+    """Bring a text column of any encoding to plain strings, for which Arrow has all kernels."""
+    return column.cast(pa.string()) if _is_text(column.type) and column.type != pa.string() else column
+
+
+def _is_text(t: pa.DataType) -> bool:
+    if pa.types.is_dictionary(t):
+        return _is_text(t.value_type)
+    return pa.types.is_string(t) or pa.types.is_large_string(t) or pa.types.is_string_view(t)
+
+
+def _typed(values: Sequence[Any], t: pa.DataType, column: str) -> pa.Array:
+    try:
+        return pa.array([_value(value, t, column) for value in values], t)
+    except (pa.ArrowInvalid, OverflowError) as error:
+        raise PartitionError(f"A partition value does not fit {t}, the type of column {column!r}: {error}.") from error
+
+
+def _value(value: Any, t: pa.DataType, column: str) -> Any:
+    """Return a partition's value as the Python value of the column's type."""
+    try:
+        return _conversion(t)(value)
+    except (ValueError, TypeError) as error:
+        raise PartitionError(
+            f"Partition value {value!r} is no {t}, the type of column {column!r}: {error}. Mend the key or partition_expr."
+        ) from error
+
+
+def _conversion(t: pa.DataType) -> Callable[[Any], Any]:
+    if pa.types.is_integer(t):
+        return _to_int
+    if pa.types.is_date(t):
+        return _to_date
+    if pa.types.is_timestamp(t):
+        return _to_aware if t.tz else _to_naive
+    if _is_text(t):
+        return _to_text
+    raise TypeError(f"columns of type {t} are not supported for partitions; use a string, int, date or timestamp")
+
+
+def _to_int(value: Any) -> int:
+    found = int(value)
+    if str(found) != str(value):
+        raise ValueError(f"as a number it is {found}, which is another key")
+    return found
+
+
+def _to_text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("a time window needs a date or timestamp column")
+    return value
+
+
+def _to_date(value: Any) -> dt.date:
+    if isinstance(value, dt.datetime):
+        if value.time() != dt.time():
+            raise ValueError("the window does not begin at midnight, so a date column cannot tell its rows apart")
+        return value.date()
+    return value if isinstance(value, dt.date) else dt.date.fromisoformat(value)
+
+
+def _to_aware(value: Any) -> dt.datetime:
+    found = value if isinstance(value, dt.datetime) else dt.datetime.fromisoformat(value)
+    return found.replace(tzinfo=dt.UTC) if found.tzinfo is None else found.astimezone(dt.UTC)
+
+
+def _to_naive(value: Any) -> dt.datetime:
+    found = value if isinstance(value, dt.datetime) else dt.datetime.fromisoformat(value)
+    return found.replace(tzinfo=None)

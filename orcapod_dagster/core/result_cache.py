@@ -1,0 +1,413 @@
+"""ResultCache: input packet hash → output packet, with variation, execution context and timestamp; append-only.
+
+A record holds the output columns and, under the names of `columns.py`, what made them. Variation and execution
+context are one-row tables, broadcast over the rows they describe; `CONTEXT_HASH` marks rows that share them.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import pyarrow as pa
+
+from orcapod_dagster.core import columns as names
+from orcapod_dagster.core.arrow import pc
+from orcapod_dagster.core.converter import UTC_TIMESTAMP, arrow_schema
+from orcapod_dagster.core.databases.base import ArrowDatabase
+from orcapod_dagster.core.datagrams import Datagram, Packet, new_record_ids
+from orcapod_dagster.core.errors import OrcapodError
+from orcapod_dagster.core.execution_data import EXECUTION_DATA_SCHEMA
+from orcapod_dagster.core.hashing import HASH_TYPE, PACKET_METHOD, hash_rows, split_lanes
+from orcapod_dagster.core.packet_function import PacketFunctionWrapper
+from orcapod_dagster.core.sources import TableSource
+from orcapod_dagster.core.types import Schema
+
+MatchPolicy = Literal["version", "signature", "content"]
+"""Which stored result counts as the same computation: by uri, and signature hash, and content hash."""
+
+CONTEXT_HASH: Final = "__pf_context_hash"
+VARIATION_SCHEMA: Final = Schema(
+    dict.fromkeys(("function_name", "function_signature_hash", "function_content_hash", "git_hash"), str)
+)
+SIGNATURE_COLUMN: Final = names.VARIATION_PREFIX + "function_signature_hash"
+CONTENT_COLUMN: Final = names.VARIATION_PREFIX + "function_content_hash"
+_MATCH_KEYS: Final[dict[str, tuple[str, ...]]] = {
+    "version": (),
+    "signature": ("function_signature_hash",),
+    "content": ("function_signature_hash", "function_content_hash"),
+}
+_SLICE_ROWS: Final = 16_384
+
+
+def _prefixed(schema: Schema, prefix: str) -> list[pa.Field]:
+    return [pa.field(prefix + field.name, field.type, nullable=False) for field in arrow_schema(schema)]
+
+
+CONTEXT_FIELDS: Final[tuple[pa.Field, ...]] = (
+    *_prefixed(VARIATION_SCHEMA, names.VARIATION_PREFIX),
+    *_prefixed(EXECUTION_DATA_SCHEMA, names.EXECUTION_PREFIX),
+)
+ROW_FIELDS: Final[tuple[pa.Field, ...]] = (
+    pa.field(names.RECORD_ID, pa.binary(), nullable=False),
+    pa.field(names.INPUT_HASH, pa.binary(), nullable=False),
+    pa.field(names.TIMESTAMP, UTC_TIMESTAMP, nullable=False),
+    pa.field(names.DURATION, pa.float64(), nullable=False),
+)
+CONTEXT_KEY_FIELD: Final = pa.field(names.CONTEXT_KEY, pa.string(), nullable=False)
+
+
+def match_constraints(match: MatchPolicy, variation: Mapping[str, str]) -> dict[str, str]:
+    """Return the stored columns, with their values, that a record must have under a match policy."""
+    return {names.VARIATION_PREFIX + key: variation[key] for key in _MATCH_KEYS[match]}
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Variation and execution context that a set of rows shares, ready to be broadcast.
+
+    Attributes:
+        context_hash: content hash of the two datagrams, 16 bytes.
+        tile: `_SLICE_ROWS` equal rows with the columns `CONTEXT_FIELDS`; slices of it are free.
+    """
+
+    context_hash: bytes
+    tile: pa.RecordBatch
+
+    @classmethod
+    def of(cls, variation: Datagram, execution: Datagram) -> Context:
+        """Make the context of two datagrams; asks each for its Arrow table and adds the prefixes."""
+        columns: dict[str, pa.ChunkedArray] = {}
+        for datagram, prefix in ((variation, names.VARIATION_PREFIX), (execution, names.EXECUTION_PREFIX)):
+            table = datagram.as_table()
+            columns |= {prefix + name: table[name] for name in table.column_names}
+        row = pa.table([columns[field.name] for field in CONTEXT_FIELDS], schema=pa.schema(CONTEXT_FIELDS))
+        return cls.of_row(row)
+
+    @classmethod
+    def of_row(cls, row: pa.Table) -> Context:
+        """Make a context of a stored row's context columns."""
+        schema = pa.schema(CONTEXT_FIELDS)
+        row = row.select(schema.names).cast(schema)
+        digest = hash_rows({name: row[name] for name in schema.names})[0].as_py()
+        tile = row.take(pa.repeat(0, _SLICE_ROWS)).combine_chunks().to_batches()[0]
+        return cls(digest, tile)
+
+    def rows(self, count: int) -> pa.RecordBatch:
+        """Return the context columns for up to `_SLICE_ROWS` rows, without copying."""
+        return self.tile.slice(0, count)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The keys of all records that match, as of one moment; newest first where a key repeats.
+
+    Attributes:
+        keys: input packet hashes, `fixed_size_binary[16]`.
+        positions: where each record stands in `source`, or None when they are 0, 1, 2, …
+        source: the pinned records.
+    """
+
+    keys: pa.Array
+    positions: pa.Array | None
+    source: TableSource
+
+    def find(self, hashes: pa.Array) -> pa.Array:
+        """Return, per hash, the position of its newest record in `source`; null where there is none."""
+        if len(hashes) == len(self.keys) and hashes.equals(self.keys):
+            found = pc.subtract(pc.cumulative_sum(pa.repeat(pa.scalar(1, pa.int64()), len(hashes))), 1)
+        else:
+            found = pc.index_in(hashes, value_set=self.keys).cast(pa.int64())
+        return found if self.positions is None else pc.take(self.positions, found)
+
+
+class ResultCache:
+    """The results of one packet function in a database.
+
+    Args:
+        result_database: where records are kept.
+        record_path: the function's place in it, e.g. its `uri`.
+        auto_flush: whether each store is durable when it returns; else `flush()` makes it so.
+    """
+
+    def __init__(self, result_database: ArrowDatabase, record_path: Sequence[str], auto_flush: bool = True) -> None:
+        self.database = result_database
+        self.record_path = tuple(record_path)
+        self.auto_flush = auto_flush
+
+    # ------------------------------------------------------------------ one packet
+
+    def lookup(self, input_packet: Packet, additional_constraints: Mapping[str, str] | None = None) -> Packet | None:
+        """Return the newest stored output of an input packet, with meta `__computed` False, or `None`.
+
+        Args:
+            input_packet: the packet as the function consumes it.
+            additional_constraints: stored column → value that the record must have (see `match_constraints`).
+        """
+        found = self.lookup_batch(pa.array([input_packet.content_hash().digest], HASH_TYPE), additional_constraints)
+        if found is None or found.num_rows == 0:
+            return None
+        newest = found.take(pc.sort_indices(found, [(names.TIMESTAMP, "descending")]).slice(0, 1))
+        return _packet_of(newest)
+
+    def store(
+        self,
+        input_packet: Packet,
+        output_packet: Packet,
+        variation_datagram: Datagram,
+        execution_datagram: Datagram,
+        skip_duplicates: bool = False,
+        *,
+        duration: float = 0.0,
+    ) -> None:
+        """Store one result.
+
+        Args:
+            input_packet, output_packet: what went in and came out.
+            variation_datagram, execution_datagram: what made it and how it ran.
+            skip_duplicates: store nothing where the input has a result already.
+            duration: seconds the function took.
+        """
+        if skip_duplicates and self.lookup(input_packet) is not None:
+            return
+        self.store_batch(
+            pa.array([input_packet.content_hash().digest], HASH_TYPE),
+            output_packet.as_table().combine_chunks().to_batches()[0] if len(output_packet) else _no_columns(1),
+            Context.of(variation_datagram, execution_datagram),
+            [duration],
+            record_ids=output_packet.datagram_id.bytes,
+        )
+
+    # ------------------------------------------------------------------ many packets
+
+    def lookup_batch(
+        self, input_hashes: pa.Array, additional_constraints: Mapping[str, str] | None = None
+    ) -> pa.Table | None:
+        """Return all records of a small set of input hashes that fulfil the constraints, or `None` without a table."""
+        found = self.database.lookup(self.record_path, names.INPUT_HASH, input_hashes)
+        return None if found is None else found.filter(_mask(found, additional_constraints or {}))
+
+    def store_batch(
+        self,
+        input_hashes: pa.Array,
+        outputs: pa.RecordBatch,
+        context: Context,
+        durations: Sequence[float],
+        record_ids: bytes | None = None,
+    ) -> None:
+        """Store results that share variation and execution context; durable on return when `auto_flush`.
+
+        Args:
+            input_hashes: `fixed_size_binary[16]`, one per row.
+            outputs: the output columns, one row per hash.
+            context: what made all of these rows.
+            durations: seconds per row.
+            record_ids: UUIDv7 per row, 16 bytes each; fresh ones by default.
+        """
+        rows = len(input_hashes)
+        if not rows:
+            return
+        ids = pa.Array.from_buffers(HASH_TYPE, rows, [None, pa.py_buffer(record_ids or new_record_ids(rows))])
+        now = pa.scalar(dt.datetime.now(dt.UTC), UTC_TIMESTAMP)
+        own = (
+            ids.cast(pa.binary()),
+            input_hashes.cast(pa.binary()),
+            pa.repeat(now, rows),
+            pa.array(durations, pa.float64()),
+        )
+        schema = record_schema(outputs.schema)
+
+        def open_records() -> pa.RecordBatchReader:
+            return pa.RecordBatchReader.from_batches(schema, _record_batches(schema, outputs, own, context))
+
+        self.database.append(self.record_path, open_records)
+        if self.auto_flush:
+            self.database.flush()
+
+    def snapshot(self, constraints: Mapping[str, str]) -> Snapshot | None:
+        """Return the keys of all records that fulfil the constraints, or `None` where nothing was ever stored."""
+        source = self.database.source(self.record_path)
+        if source is None:
+            return None
+        wanted = [names.INPUT_HASH, names.TIMESTAMP, *constraints]
+        keys: list[pa.Array] = []
+        stamps: list[pa.Array] = []
+        masks: list[pa.Array] = []
+        for batch in source.scan(wanted):
+            keys.append(batch.column(0).cast(HASH_TYPE))
+            stamps.append(batch.column(1))
+            masks.append(_mask(batch, constraints))
+        if not keys:
+            return Snapshot(pa.array([], HASH_TYPE), None, source)
+        return _newest_first(pa.concat_arrays(keys), pa.concat_arrays(stamps), pa.concat_arrays(masks), source)
+
+    def get_all_records(self, include_system_columns: bool = False) -> pa.Table | None:
+        """Return all records, or `None` where nothing was ever stored.
+
+        Args:
+            include_system_columns: with the columns that say what made them; else output columns alone.
+        """
+        source = self.database.source(self.record_path)
+        if source is None:
+            return None
+        chosen = [n for n in source.schema.names if include_system_columns or not names.is_reserved(n)]
+        return pa.Table.from_batches(source.scan(chosen), schema=pa.schema([source.schema.field(n) for n in chosen]))
+
+    def flush(self) -> None:
+        """Make everything stored so far durable."""
+        self.database.flush()
+
+
+def record_schema(outputs: pa.Schema) -> pa.Schema:
+    """Return the schema of a function's records: own columns, outputs, context columns."""
+    marker = pa.field(CONTEXT_HASH, pa.binary(), nullable=False)
+    return pa.schema([*ROW_FIELDS, *outputs, *CONTEXT_FIELDS, CONTEXT_KEY_FIELD, marker])
+
+
+def _record_batches(
+    schema: pa.Schema, outputs: pa.RecordBatch, own: Sequence[pa.Array], context: Context
+) -> Iterator[pa.RecordBatch]:
+    marker = pa.repeat(pa.scalar(context.context_hash, pa.binary()), _SLICE_ROWS)
+    key = pa.repeat(pa.scalar(PACKET_METHOD), _SLICE_ROWS)
+    for start in range(0, outputs.num_rows, _SLICE_ROWS):
+        count = min(_SLICE_ROWS, outputs.num_rows - start)
+        arrays = [
+            *(array.slice(start, count) for array in own),
+            *(column.slice(start, count) for column in outputs.columns),
+            *context.rows(count).columns,
+            key.slice(0, count),
+            marker.slice(0, count),
+        ]
+        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _mask(rows: pa.Table | pa.RecordBatch, constraints: Mapping[str, str]) -> pa.Array:
+    mask: Any = pa.repeat(True, rows.num_rows)
+    for column, value in constraints.items():
+        fits = pc.equal(rows.column(column), value)
+        mask = pc.and_(mask, fits.combine_chunks() if isinstance(fits, pa.ChunkedArray) else fits)
+    return mask
+
+
+def _newest_first(keys: pa.Array, stamps: pa.Array, mask: pa.Array, source: TableSource) -> Snapshot:
+    """Drop what does not match, and order by time where a key may repeat, so that the first match is the newest."""
+    positions: pa.Array | None = None
+    if not pc.all(mask).as_py():
+        positions = pc.indices_nonzero(mask).cast(pa.int64())
+        keys, stamps = keys.filter(mask), stamps.filter(mask)
+    if pc.count_distinct(split_lanes(keys).a).as_py() < len(keys):
+        order = pc.sort_indices(pa.table([stamps], names=["t"]), [("t", "descending")])
+        keys = keys.take(order)
+        positions = order.cast(pa.int64()) if positions is None else positions.take(order)
+    return Snapshot(keys, positions, source)
+
+
+def _no_columns(rows: int) -> pa.RecordBatch:
+    return pa.RecordBatch.from_struct_array(pa.array([{}] * rows, pa.struct([])))
+
+
+def _packet_of(record: pa.Table) -> Packet:
+    data = record.select([n for n in record.column_names if not names.is_reserved(n)])
+    meta = {n: record[n][0].as_py() for n in record.column_names if names.is_reserved(n) and n != CONTEXT_HASH}
+    record_id = uuid.UUID(bytes=meta[names.RECORD_ID])
+    meta[names.RECORD_ID] = str(record_id)
+    return Packet(data.combine_chunks(), meta_info={**meta, names.COMPUTED: False}, record_id=record_id)
+
+
+# ---------------------------------------------------------------------------- a packet function with its cache
+
+
+class CachedPacketFunction(PacketFunctionWrapper):
+    """A packet function that computes each input packet once.
+
+    Args:
+        packet_function: what computes.
+        result_database: where results are kept.
+        record_path_prefix: names before the function's `uri` in the record path.
+        match: which stored result counts as the same computation.
+    """
+
+    def __init__(
+        self,
+        packet_function: Any,
+        result_database: ArrowDatabase,
+        record_path_prefix: Sequence[str] = (),
+        *,
+        match: MatchPolicy = "content",
+    ) -> None:
+        super().__init__(packet_function)
+        self.match: MatchPolicy = match
+        self.cache = ResultCache(result_database, (*record_path_prefix, *packet_function.uri))
+
+    @property
+    def record_path(self) -> tuple[str, ...]:
+        """Where the records lie in the database."""
+        return self.cache.record_path
+
+    def set_auto_flush(self, on: bool = True) -> None:
+        """Say whether each result is durable when its call returns."""
+        self.cache.auto_flush = on
+
+    def call(
+        self, packet: Packet, logger: Any = None, *, skip_cache_lookup: bool = False, skip_cache_insert: bool = False
+    ) -> Packet | None:
+        """Return the output packet, from the cache where it holds one; meta `__computed` tells which."""
+        cached = None if skip_cache_lookup else self.get_cached_output_for_packet(packet)
+        if cached is not None:
+            return cached
+        return self._keep(packet, self.packet_function.call(packet, logger), skip_cache_insert)
+
+    async def async_call(
+        self, packet: Packet, logger: Any = None, *, skip_cache_lookup: bool = False, skip_cache_insert: bool = False
+    ) -> Packet | None:
+        """As `call`, from inside a running event loop."""
+        cached = None if skip_cache_lookup else self.get_cached_output_for_packet(packet)
+        if cached is not None:
+            return cached
+        return self._keep(packet, await self.packet_function.async_call(packet, logger), skip_cache_insert)
+
+    def _keep(self, packet: Packet, output: Packet | None, skip_insert: bool) -> Packet | None:
+        if output is None:
+            return None
+        if not skip_insert:
+            self.record_packet(packet, output)
+        return output.with_meta_columns(**{names.COMPUTED: True})
+
+    def record_packet(self, input_packet: Packet, output_packet: Packet, skip_duplicates: bool = False) -> None:
+        """Store a result that was computed elsewhere."""
+        function = self.packet_function
+        self.cache.store(
+            self._consumed(input_packet),
+            output_packet,
+            Datagram(function.get_function_variation_data(), function.get_function_variation_data_schema()),
+            Datagram(function.get_execution_data(), function.get_execution_data_schema()),
+            skip_duplicates,
+        )
+
+    def get_cached_output_for_packet(self, packet: Packet) -> Packet | None:
+        """Return the stored output of a packet, or `None`."""
+        constraints = match_constraints(self.match, self.packet_function.get_function_variation_data())
+        found = self.cache.lookup(self._consumed(packet), constraints)
+        if found is None:
+            return None
+        typed = Packet(found.as_table(), self.packet_function.output_packet_schema, found.meta(), found.datagram_id)
+        return typed.with_source(self.packet_function.uri)
+
+    def get_all_cached_outputs(self, include_system_columns: bool = False) -> pa.Table | None:
+        """Return all stored outputs, or `None`."""
+        return self.cache.get_all_records(include_system_columns)
+
+    def _consumed(self, packet: Packet) -> Packet:
+        """Return the packet as the function consumes it: its columns, of the parameters' types."""
+        bound = self.packet_function.bind_packet(packet)
+        if not bound:
+            raise OrcapodError(
+                f"{self.packet_function.canonical_function_name} takes no parameters, so there is nothing to look up by."
+            )
+        return Packet(pa.table(bound), self.packet_function.input_packet_schema)
+
+
+__all__ = ["CachedPacketFunction", "Context", "MatchPolicy", "ResultCache", "Snapshot", "match_constraints"]

@@ -1,0 +1,223 @@
+"""TableSource: rows of a table that can be read again and again, in one order, at one version."""
+
+from __future__ import annotations
+
+import bisect
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import accumulate
+from typing import Any
+
+import pyarrow as pa
+from deltalake import DeltaTable
+
+from orcapod_dagster.core import delta
+from orcapod_dagster.core.arrow import pc
+from orcapod_dagster.core.predicates import Predicate
+
+_SCAN_ROWS = 65_536
+
+
+class TableSource(ABC):
+    """A pinned, re-readable table.
+
+    Note to implementers: every `scan` yields the same rows in the same order; `take` speaks of positions in it.
+    """
+
+    @property
+    @abstractmethod
+    def schema(self) -> pa.Schema:
+        """All columns, with plain (no view, no dictionary) types."""
+
+    @property
+    @abstractmethod
+    def num_rows(self) -> int:
+        """Number of rows."""
+
+    @property
+    @abstractmethod
+    def description(self) -> str:
+        """What this is, for messages ("asset flights, version 3")."""
+
+    @abstractmethod
+    def scan(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield all rows, only these columns, in this order of columns."""
+
+    @abstractmethod
+    def take(self, positions: pa.Array, columns: Sequence[str]) -> pa.Table:
+        """Return the rows at these positions (`int64`, in scan order), in the order of `positions`."""
+
+
+class MemorySource(TableSource):
+    """A table in memory."""
+
+    def __init__(self, table: pa.Table, description: str = "table in memory") -> None:
+        self._table = table
+        self._description = description
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The table's schema."""
+        return self._table.schema
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows."""
+        return self._table.num_rows
+
+    @property
+    def description(self) -> str:
+        """What this is."""
+        return self._description
+
+    def scan(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield slices of the table."""
+        yield from self._table.select(list(columns)).to_batches(max_chunksize=_SCAN_ROWS)
+
+    def take(self, positions: pa.Array, columns: Sequence[str]) -> pa.Table:
+        """Take rows of the table."""
+        return self._table.select(list(columns)).take(positions)
+
+
+class DeltaSource(TableSource):
+    """One version of a Delta table, or the part of it that fulfils a predicate.
+
+    Args:
+        table: at the version to read.
+        where: which rows; default all.
+        description: for messages.
+    """
+
+    def __init__(self, table: DeltaTable, where: Predicate | None = None, description: str = "") -> None:
+        self.table = table
+        self._where = where
+        self._description = description or table.table_uri
+        self._version = table.version()
+        self._schema = delta.table_schema(table)
+        self._dataset = delta.dataset(table)
+        self._fragments: list[Any] = list(self._dataset.get_fragments())
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The schema that was written."""
+        return self._schema
+
+    @property
+    def version(self) -> int:
+        """The table version that is read."""
+        return self._version
+
+    @property
+    def description(self) -> str:
+        """What this is, with its version."""
+        return f"{self._description}, version {self._version}"
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows."""
+        return self._ends[-1] if self._ends else 0
+
+    @cached_property
+    def _rows_of(self) -> list[pa.Array | None]:
+        """Per fragment the rows that fulfil the predicate, or None for all of them."""
+        if self._where is None:
+            return [None] * len(self._fragments)
+        wanted = self._where.columns()
+        return [self._selected(fragment, wanted) for fragment in self._fragments]
+
+    def _selected(self, fragment: Any, wanted: Sequence[str]) -> pa.Array | None:
+        assert self._where is not None
+        table = self._read(fragment, wanted)
+        mask = self._where.mask(table)
+        return None if pc.all(mask).as_py() else pc.indices_nonzero(mask).cast(pa.int64())
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        counts = [
+            f.count_rows() if rows is None else len(rows)
+            for f, rows in zip(self._fragments, self._rows_of, strict=True)
+        ]
+        return list(accumulate(counts))
+
+    def _read(self, fragment: Any, columns: Sequence[str]) -> pa.Table:
+        with delta.reading(self._description):
+            table = fragment.to_table(schema=self._dataset.schema, columns=list(columns))
+        return table.cast(self._chosen(columns))
+
+    def _chosen(self, columns: Sequence[str]) -> pa.Schema:
+        return pa.schema([self._schema.field(name) for name in columns])
+
+    def scan(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield the rows file after file."""
+        chosen = self._chosen(columns)
+        for fragment, rows in zip(self._fragments, self._rows_of, strict=True):
+            if rows is not None:
+                yield from self._read(fragment, columns).take(rows).to_batches(max_chunksize=_SCAN_ROWS)
+                continue
+            with delta.reading(self._description):
+                scanner = fragment.scanner(
+                    schema=self._dataset.schema, columns=list(columns), batch_size=_SCAN_ROWS, batch_readahead=2
+                )
+                for batch in scanner.to_batches():
+                    if batch.num_rows:
+                        yield delta.cast_batch(batch, chosen)
+
+    def take(self, positions: pa.Array, columns: Sequence[str]) -> pa.Table:
+        """Read only the files and row groups that hold the positions."""
+        chosen = self._chosen(columns)
+        if not len(positions):
+            return chosen.empty_table()
+        in_order = _is_sorted(positions)
+        order = None if in_order else pc.sort_indices(positions)
+        wanted = positions if order is None else positions.take(order)
+        table = pa.concat_tables(list(self._pieces(wanted, columns))).cast(chosen)
+        if order is not None:
+            table = table.take(pc.sort_indices(order))
+        return table
+
+    def _pieces(self, wanted: pa.Array, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Yield the rows at sorted positions, fragment by fragment."""
+        first = bisect.bisect_right(self._ends, wanted[0].as_py())
+        values = wanted
+        for index in range(first, len(self._fragments)):
+            if not len(values):
+                return
+            end = self._ends[index]
+            below = pc.sum(pc.less(values, end)).as_py() or 0
+            if below:
+                begin = end - self._size(index)
+                local = pc.subtract(values.slice(0, below), begin)
+                rows = self._rows_of[index]
+                yield self._take_local(self._fragments[index], local if rows is None else rows.take(local), columns)
+                values = values.slice(below)
+
+    def _size(self, index: int) -> int:
+        return self._ends[index] - (self._ends[index - 1] if index else 0)
+
+    def _take_local(self, fragment: Any, rows: pa.Array, columns: Sequence[str]) -> pa.Table:
+        """Read the row groups that hold the sorted local rows, and take these rows."""
+        sizes = [group.num_rows for group in fragment.row_groups]
+        ends = list(accumulate(sizes))
+        low, high = bisect.bisect_right(ends, rows[0].as_py()), bisect.bisect_right(ends, rows[len(rows) - 1].as_py())
+        if low == high == 0 and rows[len(rows) - 1].as_py() < 1:
+            with delta.reading(self._description):
+                return fragment.scanner(
+                    schema=self._dataset.schema, columns=list(columns), batch_size=1, batch_readahead=0
+                ).head(1)
+        subset = (
+            fragment if (low, high) == (0, len(ends) - 1) else fragment.subset(row_group_ids=list(range(low, high + 1)))
+        )
+        begin = ends[low] - sizes[low]
+        table = self._read(subset, columns)
+        if len(rows) == table.num_rows and rows[0].as_py() == begin:
+            span = rows[len(rows) - 1].as_py() - begin + 1
+            if span == table.num_rows:
+                return table
+        return table.take(pc.subtract(rows, begin))
+
+
+def _is_sorted(positions: pa.Array) -> bool:
+    return len(positions) < 2 or bool(
+        pc.all(pc.less_equal(positions.slice(0, len(positions) - 1), positions.slice(1))).as_py()
+    )  # one element is sorted

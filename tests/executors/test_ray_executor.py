@@ -1,0 +1,264 @@
+"""The Ray executor: the conformance suite, and workers that know neither this package nor the user's project."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from orcapod_dagster.core.errors import ExecutorError, MissingExtraError
+from orcapod_dagster.core.executors.base import RowBatch
+from orcapod_dagster.core.executors.ray import RayExecutor
+from orcapod_dagster.core.skip import SkipPacket
+from orcapod_dagster.testing.executors import ExecutorConformance, double, gather, make_batches
+
+ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed")
+pytestmark = pytest.mark.ray
+
+# Hides packages from a worker, wherever on its path they lie.
+_HIDE = """
+import sys
+
+class Hiding:
+    def __init__(self, finder):
+        self.finder = finder
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"orcapod_dagster", "ownproject"}:
+            return None
+        return self.finder.find_spec(name, path, target)
+
+sys.meta_path[:] = [Hiding(finder) for finder in sys.meta_path]
+"""
+
+_PROJECT = {
+    "__init__.py": "",
+    "shapes.py": """
+        from dataclasses import dataclass
+        from enum import Enum
+        class Kind(Enum):
+            ROUND = "round"
+            FLAT = "flat"
+        @dataclass
+        class Shape:
+            kind: Kind
+            size: int
+        class ShapeError(ValueError):
+            pass
+    """,
+    "scales.py": "SCALE = 10\ndef scaled(size):\n    return size * SCALE\n",
+    "work.py": """
+        from orcapod_dagster import SkipPacket
+        from ownproject import scales
+        from ownproject.shapes import Kind, Shape, ShapeError
+        def grow(shape):
+            if shape.kind is Kind.FLAT:
+                raise SkipPacket("flat")
+            if shape.size == 2:
+                raise ShapeError("two")
+            return Shape(shape.kind, scales.scaled(shape.size))
+        def visible(name):
+            import importlib.util
+            import orcapod_dagster
+            module = orcapod_dagster if name == "orcapod_dagster" else None
+            return module.__doc__ if module else importlib.util.find_spec(name) is not None
+    """,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    """One local cluster for this module; tests/test_ray.py has its own, and a process can have one at a time."""
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        object_store_memory=200_000_000,
+        log_to_driver=False,
+        configure_logging=False,
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """A user's package `ownproject`, importable in the driver alone."""
+    folder = tmp_path / "ownproject"
+    folder.mkdir()
+    for name, text in _PROJECT.items():
+        lines = text.splitlines()
+        (folder / name).write_text("\n".join(line.removeprefix("        ") for line in lines) + "\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield importlib.import_module("ownproject.work")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "ownproject"]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def blind(tmp_path: Path) -> RayExecutor:
+    """An executor whose workers can import neither this package nor `ownproject`."""
+    folder = tmp_path / "blind"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(_HIDE)
+    return RayExecutor(runtime_env={"env_vars": {"PYTHONPATH": str(folder)}})
+
+
+class TestRay(ExecutorConformance):
+    start_seconds = 60.0
+
+    def make_executor(self) -> RayExecutor:
+        return RayExecutor()
+
+
+def test_workers_need_neither_package_nor_project(blind: RayExecutor, project: ModuleType) -> None:
+    """A function with helpers, classes and SkipPacket from several modules runs where none of them can be imported."""
+    shapes = sys.modules["ownproject.shapes"]
+    rows = [shapes.Shape(shapes.Kind.ROUND, size) for size in range(4)] + [shapes.Shape(shapes.Kind.FLAT, 9)]
+    outputs, slices = gather(blind.run_rows(project.grow, make_batches(rows)), 5)
+    expected = [shapes.Shape(shapes.Kind.ROUND, 10 * size) for size in range(4)]
+    assert outputs == [*expected[:2], None, expected[3], None]
+    assert type(outputs[0]) is shapes.Shape
+    failures = {f.row: f for result in slices.values() for f in result.failures}
+    assert {row: f.skipped for row, f in failures.items()} == {2: False, 4: True}
+    assert type(failures[2].error) is shapes.ShapeError
+    assert type(failures[4].error) is SkipPacket
+
+
+def test_the_blind_workers_are_blind(blind: RayExecutor, project: ModuleType) -> None:
+    """The test above means something: such a worker sees a stand-in of this package, and no project."""
+    rows = make_batches(["orcapod_dagster", "ownproject"])
+    outputs, _ = gather(blind.run_rows(project.visible, rows), 2)
+    assert outputs[0].startswith("Stands in for orcapod_dagster")
+    assert outputs[1] is False
+
+
+def test_pickling_by_value_is_undone(project: ModuleType) -> None:
+    """After a run, no module is registered with cloudpickle that was not before."""
+    ray.cloudpickle.register_pickle_by_value(sys.modules["ownproject.scales"])
+    try:
+        before = set(ray.cloudpickle.list_registry_pickle_by_value())
+        list(RayExecutor().run_rows(project.visible, make_batches(["json"])))
+        assert set(ray.cloudpickle.list_registry_pickle_by_value()) == before == {"ownproject.scales"}
+    finally:
+        ray.cloudpickle.unregister_pickle_by_value(sys.modules["ownproject.scales"])
+
+
+def test_a_function_is_loaded_once_per_worker() -> None:
+    """What a function keeps in its module's globals lives on from task to task of the same worker."""
+    loads: dict[int, int] = {}
+
+    def count(x: int) -> tuple[int, int]:
+        loads[os.getpid()] = loads.get(os.getpid(), 0) + 1
+        return os.getpid(), loads[os.getpid()]
+
+    outputs, slices = gather(RayExecutor().run_rows(count, make_batches(range(2000))), 2000)
+    assert len({result.start for result in slices.values()}) > 2
+    for worker in {pid for pid, _ in outputs}:
+        counts = sorted(n for pid, n in outputs if pid == worker)
+        assert counts == list(range(1, len(counts) + 1))
+
+
+def test_slow_rows_use_every_slot() -> None:
+    """Slow rows of one batch are spread over the workers, not chained behind one another."""
+
+    def who(x: int) -> int:
+        time.sleep(0.4)
+        return os.getpid()
+
+    outputs, _ = gather(RayExecutor().run_rows(who, make_batches(range(6)), slice_seconds=0.5), 6)
+    assert len(set(outputs)) == 2
+
+
+def test_an_output_that_cannot_be_pickled_is_its_rows_failure() -> None:
+    """The other rows of its task keep their values."""
+
+    def give(x: int) -> Any:
+        return (i for i in range(3)) if x == 1 else x
+
+    outputs, slices = gather(RayExecutor().run_rows(give, make_batches([0, 1, 2])), 3)
+    assert outputs == [0, None, 2]
+    assert [f.error_type for f in slices[1].failures] == ["TypeError"]
+
+
+def test_a_lost_worker_is_tried_again(tmp_path: Path) -> None:
+    """A worker that dies once costs nothing but time."""
+    marker = tmp_path / "died"
+
+    def die_once(x: int) -> int:
+        if x == 1 and not marker.exists():
+            marker.touch()
+            os._exit(1)
+        return x
+
+    assert gather(RayExecutor().run_rows(die_once, make_batches([0, 1, 2])), 3)[0] == [0, 1, 2]
+
+
+def test_a_worker_that_always_dies_is_an_executor_error() -> None:
+    """When Ray's retries are used up, the run ends with an error that is not a packet's."""
+
+    def die(x: int) -> int:
+        os._exit(1)
+
+    with pytest.raises(ExecutorError, match=r"Ray lost a task of 1 rows: \w+"):
+        list(RayExecutor(max_retries=1).run_rows(die, make_batches([0])))
+
+
+def test_a_function_that_cannot_be_unpickled_is_an_executor_error() -> None:
+    """The message carries the worker's reason."""
+
+    class Unloadable:
+        def __reduce__(self) -> Any:
+            return (int, ("no number",))
+
+        def __call__(self, x: int) -> int:
+            return x
+
+    with pytest.raises(ExecutorError, match="no number"):
+        list(RayExecutor().run_rows(Unloadable(), make_batches([0])))
+
+
+def test_data_holds_no_secret() -> None:
+    """Address credentials and the runtime environment never show; options show as JSON values."""
+    environment = {"env_vars": {"TOKEN": "s3cret"}}
+    executor = RayExecutor("ray://user:s3cret@head:10001?token=s3cret", environment, num_cpus=0.5, resources={"x": 1})
+    executor = executor.with_options(scheduling_strategy=object(), runtime_env=environment)
+    assert executor.get_executor_data() == {
+        "executor_type": "ray.v0",
+        "ray_address": "ray://head:10001",
+        "remote_opts": {"num_cpus": 0.5, "resources": {"x": 1}, "scheduling_strategy": "object"},
+        "runtime_env": True,
+    }
+    assert RayExecutor("user:s3cret@head:6379").get_executor_data()["ray_address"] == "head:6379"
+    assert RayExecutor().get_executor_data()["ray_address"] == "auto"
+
+
+def test_the_runtime_environment_is_copied() -> None:
+    """Neither Ray nor a later change by the caller reaches the environment that the executor was given."""
+    environment = {"env_vars": {"GREETING": "hello"}}
+    executor = RayExecutor(runtime_env=environment)
+    environment["env_vars"]["GREETING"] = "changed"
+    batch = RowBatch((["GREETING"],), {}, 0, 1)
+    for _ in range(2):
+        (result,) = executor.run_rows(os.getenv, [batch])
+        assert result.outputs == ["hello"]
+
+
+def test_options_per_run_leave_the_executor_as_it_is() -> None:
+    """`executor_options` hold for one run and show in its slices' data alone."""
+    executor = RayExecutor(num_cpus=1)
+    (result,) = executor.run_rows(double, make_batches([1]), executor_options={"num_cpus": 2})
+    assert result.execution_data["remote_opts"] == {"num_cpus": 2}
+    assert executor.get_executor_data()["remote_opts"] == {"num_cpus": 1}
+
+
+def test_missing_ray_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without ray the executor can be made, and its first run tells what to install."""
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'orcapod-dagster\[ray\]'"):
+        RayExecutor().run_rows(double, [])
