@@ -1,0 +1,28 @@
+"""Expensive per-row Python in Dagster: each row computed once, each result with its provenance, in Delta Lake."""
+
+from orcapod_dagster.assets import packet_asset, packet_function_of
+from orcapod_dagster.core.errors import OrcapodError
+from orcapod_dagster.core.packet_function import packet_function
+from orcapod_dagster.core.skip import SkipPacket
+from orcapod_dagster.io_manager import DeltaLakeIOManager
+from orcapod_dagster.resources import (
+    LocalExecutorResource,
+    PacketExecutorResource,
+    RayExecutorResource,
+    ResultStoreResource,
+    packet_resources,
+)
+
+__all__ = [
+    "DeltaLakeIOManager",
+    "LocalExecutorResource",
+    "OrcapodError",
+    "PacketExecutorResource",
+    "RayExecutorResource",
+    "ResultStoreResource",
+    "SkipPacket",
+    "packet_asset",
+    "packet_function",
+    "packet_function_of",
+    "packet_resources",
+]

@@ -1,0 +1,265 @@
+"""The asset table: assembled from stored results in the order of the input, written only when something is new."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import dagster as dg
+import pyarrow as pa
+
+from orcapod_dagster.core import columns as names
+from orcapod_dagster.core.arrow import pc
+from orcapod_dagster.core.asset_write import AssetWrite
+from orcapod_dagster.core.hashing import HASH_TYPE, RowSetDigest
+from orcapod_dagster.core.pod import FunctionPod
+from orcapod_dagster.core.result_cache import (
+    CONTEXT_FIELDS,
+    CONTEXT_HASH,
+    CONTEXT_KEY_FIELD,
+    ROW_FIELDS,
+    Context,
+    Snapshot,
+    record_schema,
+)
+from orcapod_dagster.core.sources import MemorySource, TableSource
+from orcapod_dagster.core.streams import PacketStream, StreamInput
+from orcapod_dagster.resources import IO_MANAGER_KEY
+from orcapod_dagster.spec import PacketAssetSpec
+
+HIDDEN: Final = "="  # begins the inner name of a column that no user's column can have
+DATA_VERSION: Final = "orcapod.data_version"
+IDENTITY: Final = "orcapod.identity"
+STORE_STATE: Final = "orcapod.store_state"
+PART: Final = "orcapod.part"
+_COLUMNS: Final = "orcapod.columns"
+_CONTEXT_NAMES: Final = frozenset(field.name for field in CONTEXT_FIELDS)
+_PREVIEW_ROWS: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """The asset table as it should be, streamed from stored results.
+
+    Attributes:
+        stream: the input's rows with their results beside them.
+        kept: tags and carried columns. outputs: the function's columns.
+        schema: of the asset table.
+        contexts: finds the context columns of a row.
+    """
+
+    stream: PacketStream
+    kept: tuple[str, ...]
+    outputs: tuple[str, ...]
+    schema: pa.Schema
+    contexts: _ContextReader
+
+    @classmethod
+    def of(
+        cls, spec: PacketAssetSpec, stream: PacketStream, snapshot: Snapshot | None, positions: pa.Array
+    ) -> Assembly:
+        """Put results beside the rows of a stream.
+
+        Args:
+            spec: the asset.
+            stream: rows that all have a result.
+            snapshot: the results; None where there are none at all.
+            positions: per row, where its result stands in the snapshot's source.
+        """
+        kept = kept_columns(spec, stream)
+        fields = [
+            *(stream.schema().field(name) for name in kept),
+            *spec.function.output_arrow_schema,
+            *ROW_FIELDS,
+            *CONTEXT_FIELDS,
+            CONTEXT_KEY_FIELD,
+        ]
+        empty = MemorySource(record_schema(spec.function.output_arrow_schema).empty_table())
+        source: TableSource = empty if snapshot is None else snapshot.source
+        rename = {column: HIDDEN + column for column in source.schema.names}
+        whole = stream.beside(StreamInput("results", source, rename), positions)
+        return cls(whole, kept, tuple(spec.function.output_keys), pa.schema(fields), _ContextReader(source))
+
+    def scan(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield rows in the input's order, without context columns."""
+        inner = [c if c in self.kept else HIDDEN + c for c in columns]
+        for batch in self.stream.scan(inner):
+            yield batch.rename_columns(list(columns))
+
+    def open_reader(self) -> pa.RecordBatchReader:
+        """Return all columns of the asset table, streamed."""
+        return pa.RecordBatchReader.from_batches(self.schema, self._batches())
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        plain = [name for name in self.schema.names if name not in _CONTEXT_NAMES]
+        for batch in self.scan([*plain, CONTEXT_HASH]):
+            yield from _with_contexts(batch, self.schema, self.contexts)
+
+    def first_rows(self) -> pa.Table:
+        """Return tags and values of the first rows, for a preview."""
+        columns = [*self.kept, *self.outputs]
+        first = next(self.scan(columns), None)
+        if first is None:
+            return pa.schema([self.schema.field(c) for c in columns]).empty_table()
+        return pa.Table.from_batches([first.slice(0, _PREVIEW_ROWS)])
+
+
+def kept_columns(spec: PacketAssetSpec, stream: PacketStream) -> tuple[str, ...]:
+    """Return the columns that travel from the input to the asset table: tags, then carried ones."""
+    return (*stream.tag_columns, *(c for c in spec.carry if c not in stream.tag_columns))
+
+
+class _ContextReader:
+    """Finds the context of a stored row by its hash; each is read once."""
+
+    def __init__(self, source: TableSource) -> None:
+        self._source = source
+        self._known: dict[bytes, Context] = {}
+        self._where: dict[bytes, int] = {}
+
+    def __call__(self, context_hash: bytes) -> Context:
+        if context_hash not in self._known:
+            if not self._where:
+                self._where = self._first_positions()
+            where = pa.array([self._where[context_hash]], pa.int64())
+            row = self._source.take(where, [field.name for field in CONTEXT_FIELDS])
+            self._known[context_hash] = Context.of_row(row)
+        return self._known[context_hash]
+
+    def _first_positions(self) -> dict[bytes, int]:
+        """Return where each context stands for the first time."""
+        found: dict[bytes, int] = {}
+        start = 0
+        for batch in self._source.scan([CONTEXT_HASH]):
+            runs = pc.run_end_encode(batch.column(0))
+            begin = 0
+            for value, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
+                found.setdefault(value, start + begin)
+                begin = end
+            start += batch.num_rows
+        return found
+
+
+def _with_contexts(batch: pa.RecordBatch, schema: pa.Schema, contexts: _ContextReader) -> Iterator[pa.RecordBatch]:
+    """Put the context columns beside the rows, run by run of equal contexts, without copying them."""
+    runs = pc.run_end_encode(batch.column(CONTEXT_HASH))
+    start = 0
+    for value, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
+        context = contexts(value)
+        while start < end:
+            count = min(end - start, context.tile.num_rows)
+            rows, beside = batch.slice(start, count), context.rows(count)
+            arrays = [beside.column(f.name) if f.name in _CONTEXT_NAMES else rows.column(f.name) for f in schema]
+            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+            start += count
+
+
+class AssetTable:
+    """The table that an asset, or the partitions of its run, has now.
+
+    Each of our commits says from which results it was assembled. As long as that holds, a run whose rows have the
+    same tags and input hashes in the same order needs to look at nothing else.
+    """
+
+    def __init__(
+        self, context: dg.AssetExecutionContext, spec: PacketAssetSpec, pod: FunctionPod, partition_expr: Any
+    ) -> None:
+        self._spec = spec
+        self._pod = pod
+        self._partition_expr = partition_expr
+        io_manager = getattr(context.resources, IO_MANAGER_KEY)
+        self._current: TableSource | None = io_manager.current_source(context, partition_expr)
+        self._commits: list[dict[str, Any]] = io_manager.commits_of(spec.key)
+        self._part = (
+            json.dumps(list(context.partition_keys))
+            if context.has_partition_key or context.has_partition_key_range
+            else ""
+        )
+        self._run_id = context.run.run_id
+
+    def standing(self, stream: PacketStream, hashes: pa.Array) -> str | None:
+        """Return the data version, if the table holds just these rows with the results that count now; else `None`."""
+        if self._current is None or self._current.num_rows != stream.num_rows:
+            return None
+        said = next((c for c in self._commits if c.get(PART) == self._part), None)
+        if said is None or any(said.get(key) != value for key, value in self._stamp(stream).items()):
+            return None
+        kept = list(kept_columns(self._spec, stream))
+        table = PacketStream.open([StreamInput("table", self._current)], stream.tag_columns)
+        start = 0
+        for mine, standing in zip(stream.scan(kept), table.scan([*kept, names.INPUT_HASH]), strict=True):
+            keys = standing.column(len(kept)).cast(HASH_TYPE)
+            if not keys.equals(hashes.slice(start, len(keys))):
+                return None
+            if any(not _same(mine.column(i), standing.column(i)) for i in range(len(kept))):
+                return None
+            start += len(keys)
+        return str(said[DATA_VERSION])
+
+    def _stamp(self, stream: PacketStream) -> dict[str, str]:
+        columns = [*kept_columns(self._spec, stream), "", *self._spec.function.output_keys]
+        return {
+            IDENTITY: self._pod.identity(),
+            STORE_STATE: self._pod.cache.database.state(self._pod.cache.record_path),
+            _COLUMNS: json.dumps(columns),
+        }
+
+    def first_rows(self, stream: PacketStream) -> pa.Table:
+        """Return tags and values of the table's first rows, for a preview."""
+        assert self._current is not None
+        columns = [*kept_columns(self._spec, stream), *self._spec.function.output_keys]
+        first = next(self._current.scan(columns), None)
+        empty = pa.schema([self._current.schema.field(c) for c in columns]).empty_table()
+        return empty if first is None else pa.Table.from_batches([first.slice(0, _PREVIEW_ROWS)])
+
+    def keep(self, data_version: str) -> AssetWrite:
+        """Return what tells the IO manager to leave the table as it is."""
+        assert self._current is not None
+        schema = self._current.schema
+        return AssetWrite(
+            schema, schema.empty_table().to_reader, unchanged=True, custom_metadata={DATA_VERSION: data_version}
+        )
+
+    def write(self, assembly: Assembly) -> AssetWrite:
+        """Return what the IO manager is to write; nothing where the table holds these rows in whatever order."""
+        digested = [*assembly.kept, *assembly.outputs, names.RECORD_ID]
+        values, records = _digests(assembly.scan(digested), len(assembly.kept))
+        current, unchanged = self._current, False
+        if (
+            current is not None
+            and current.num_rows == values.rows
+            and set(assembly.schema.names) == set(current.schema.names)
+        ):
+            unchanged = _digests(current.scan(digested), len(assembly.kept))[1].content_hash() == records.content_hash()
+        said: dict[str, str] = {
+            **self._stamp(assembly.stream),
+            DATA_VERSION: str(values.content_hash()),
+            PART: self._part,
+            "orcapod.run_id": self._run_id,
+        }
+        return AssetWrite(
+            schema=assembly.schema,
+            open_reader=assembly.open_reader,
+            unchanged=unchanged,
+            custom_metadata=said,
+            partition_columns=self._partition_expr,
+            plain_columns=(names.RECORD_ID, names.INPUT_HASH),
+        )
+
+
+def _same(mine: pa.Array, standing: pa.Array) -> bool:
+    return (mine if mine.type == standing.type else mine.cast(standing.type)).equals(standing)
+
+
+def _digests(batches: Iterator[pa.RecordBatch], tags: int) -> tuple[RowSetDigest, RowSetDigest]:
+    """Digest rows twice: tags and values, and tags with the ids of their records (last column)."""
+    values, records = RowSetDigest(), RowSetDigest()
+    for batch in batches:
+        columns: dict[str, Any] = dict(zip(batch.schema.names, batch.columns, strict=True))
+        record = columns.pop(names.RECORD_ID)
+        values.update(columns)
+        kept: Mapping[str, Any] = {name: columns[name] for name in batch.schema.names[:tags]}
+        records.update({**kept, names.RECORD_ID: record})
+    return values, records

@@ -1,0 +1,288 @@
+"""packet_asset: a packet function becomes a Dagster asset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, overload
+
+import dagster as dg
+
+from orcapod_dagster.core.columns import refuse_reserved
+from orcapod_dagster.core.errors import DefinitionError
+from orcapod_dagster.core.identity import function_content_hash, function_signature_hash
+from orcapod_dagster.core.packet_function import PythonPacketFunction
+from orcapod_dagster.core.result_cache import MatchPolicy
+from orcapod_dagster.execution import PacketAssetConfig, materialize_packets
+from orcapod_dagster.resources import EXECUTOR_KEY, IO_MANAGER_KEY, RESULT_STORE_KEY
+from orcapod_dagster.spec import PARTITION_EXPR, TAG_COLUMNS_METADATA, OnError, PacketAssetSpec
+
+LOAD_AS_SOURCE: Final = {"orcapod/load": "source"}
+
+InputLike = str | Sequence[str] | dg.AssetKey | dg.AssetsDefinition | dg.AssetSpec | dg.AssetIn
+
+
+class PacketAssetsDefinition(dg.AssetsDefinition):
+    """An asset whose name is still callable as the plain function."""
+
+    packet_asset_spec: PacketAssetSpec
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the plain function with its own parameters; nothing is cached or stored."""
+        return self.packet_asset_spec.function(*args, **kwargs)
+
+    @property
+    def __wrapped_function__(self) -> Callable[..., Any]:
+        return self.packet_asset_spec.function.function
+
+
+def packet_function_of(asset: dg.AssetsDefinition) -> PythonPacketFunction:
+    """Return the packet function of a packet asset.
+
+    Raises:
+        DefinitionError: the asset is no packet asset.
+    """
+    spec = getattr(asset, "packet_asset_spec", None)
+    if spec is None:
+        raise DefinitionError(f"{asset.key.to_user_string()} is no packet asset, so it has no packet function.")
+    return spec.function
+
+
+@overload
+def packet_asset(fn_or_packet_function: Callable[..., Any], **options: Any) -> PacketAssetsDefinition: ...
+@overload
+def packet_asset(
+    fn_or_packet_function: None = None, **options: Any
+) -> Callable[[Callable[..., Any]], PacketAssetsDefinition]: ...
+def packet_asset(fn_or_packet_function: Callable[..., Any] | None = None, **options: Any) -> Any:
+    """Make a Dagster asset of a function that takes one row and gives one row.
+
+    The function runs once for every input row that it has not seen before, and never again for the same row and
+    code. Every other option of `@dg.asset` (`tags`, `owners`, `kinds`, `automation_condition`, `pool`,
+    `retry_policy`, `metadata`, …) is taken under the same name.
+
+    Args:
+        fn_or_packet_function: a plain, type-hinted function or a packet function; without it, a decorator is returned.
+        options: keyword arguments:
+
+            - `inputs`: the upstream asset or assets: keys, asset definitions or `AssetIn`. Several are joined (inner)
+              on their shared tag columns; rows keep the order of the first.
+            - `tag_columns`: the columns that say which row this is; inherited from upstream packet assets.
+            - `output_keys`, `version`, `own_code`: as `PythonPacketFunction` takes them.
+            - `match`: which stored result counts as the same computation: `"version"`, `"signature"`, `"content"`.
+            - `on_error`: `"raise"` runs the rest, stores it, then fails the step and leaves the table as it was;
+              `"continue"` materializes the rows that succeeded.
+            - `carry`: upstream columns to pass through beside the outputs.
+            - `rename`: upstream column → parameter (or tag or carried column).
+            - `params`: values that every packet gets; they enter the input hash.
+            - `executor_options`: for the executor.
+            - `name`, `key_prefix`, `key`, `group_name`, `partitions_def`, `backfill_policy`, …: as `@dg.asset`.
+
+    Returns:
+        The asset. Calling it with the function's parameters runs the plain function.
+
+    Raises:
+        DefinitionError: names the function, parameter or column whose declaration cannot be right.
+
+    Example:
+        >>> @packet_asset(inputs="readings", tag_columns=["reading_id"], output_keys=["celsius"])
+        ... def to_celsius(fahrenheit: float) -> float:
+        ...     return (fahrenheit - 32) * 5 / 9
+        >>> to_celsius(212.0)
+        100.0
+    """
+    if fn_or_packet_function is None:
+        return lambda function: _build(function, **options)
+    return _build(fn_or_packet_function, **options)
+
+
+def _build(
+    function: Callable[..., Any],
+    *,
+    inputs: InputLike | Sequence[InputLike] | Mapping[str, InputLike],
+    tag_columns: Sequence[str] | None = None,
+    output_keys: str | Sequence[str] | None = None,
+    version: str = "v0.0",
+    match: MatchPolicy = "content",
+    on_error: OnError = "raise",
+    carry: Sequence[str] = (),
+    rename: Mapping[str, str] | None = None,
+    params: Mapping[str, Any] | None = None,
+    executor_options: Mapping[str, Any] | None = None,
+    own_code: Sequence[Any] = (),
+    **asset_options: Any,
+) -> PacketAssetsDefinition:
+    packet_function = _as_packet_function(function, output_keys, version, own_code)
+    ins, upstreams = _asset_ins(inputs)
+    spec = PacketAssetSpec(
+        key=_asset_key(packet_function, asset_options),
+        function=packet_function,
+        inputs={name: asset_in.key for name, asset_in in ins.items() if isinstance(asset_in.key, dg.AssetKey)},
+        tag_columns=_inherited_tags(tag_columns, upstreams, len(ins)),
+        match=match,
+        on_error=on_error,
+        carry=tuple(carry),
+        rename=dict(rename or {}),
+        params=dict(params or {}),
+        executor_options=dict(executor_options or {}),
+        partition_expr=_inherited_partition_expr(asset_options, upstreams),
+    )
+    _check(spec)
+    return _define(spec, ins, asset_options)
+
+
+def _as_packet_function(
+    function: Any, output_keys: str | Sequence[str] | None, version: str, own_code: Sequence[Any]
+) -> PythonPacketFunction:
+    if isinstance(function, PythonPacketFunction):
+        if output_keys is not None or version != "v0.0":
+            raise DefinitionError(
+                f"{function.canonical_function_name!r} is a packet function already; output_keys and version belong to its "
+                "own definition. Give them there."
+            )
+        return function
+    return PythonPacketFunction(function, output_keys, version=version, own_code=own_code)
+
+
+def _asset_key(function: PythonPacketFunction, options: Mapping[str, Any]) -> dg.AssetKey:
+    if options.get("key") is not None:
+        return dg.AssetKey.from_coercible(options["key"])
+    prefix = options.get("key_prefix") or []
+    parts = [prefix] if isinstance(prefix, str) else list(prefix)
+    return dg.AssetKey([*parts, options.get("name") or function.canonical_function_name])
+
+
+def _asset_ins(inputs: Any) -> tuple[dict[str, dg.AssetIn], list[dg.AssetsDefinition | dg.AssetSpec | None]]:
+    """Return Dagster inputs by name, and their definitions where they were given."""
+    if isinstance(inputs, Mapping):
+        listed = list(inputs.values())
+    elif isinstance(inputs, (list, tuple)) and not isinstance(inputs, str):
+        listed = list(inputs)
+    else:
+        listed = [inputs]
+    if not listed:
+        raise DefinitionError("A packet asset needs at least one input; give inputs=<asset>.")
+    ins: dict[str, dg.AssetIn] = {}
+    upstreams: list[dg.AssetsDefinition | dg.AssetSpec | None] = []
+    for one in listed:
+        given = one if isinstance(one, dg.AssetIn) else dg.AssetIn(key=_key_of(one))
+        if given.key is None:
+            raise DefinitionError("An AssetIn among the inputs has no key; give AssetIn(key=...).")
+        name = "in_" + "__".join(given.key.path).replace("-", "_").replace(".", "_")
+        ins[name] = given._replace(metadata={**(given.metadata or {}), **LOAD_AS_SOURCE})
+        upstreams.append(one if isinstance(one, (dg.AssetsDefinition, dg.AssetSpec)) else None)
+    return ins, upstreams
+
+
+def _key_of(one: Any) -> dg.AssetKey:
+    if isinstance(one, dg.AssetKey):
+        return one
+    if isinstance(one, (dg.AssetsDefinition, dg.AssetSpec)):
+        return one.key
+    if isinstance(one, str):
+        return dg.AssetKey.from_user_string(one)
+    raise DefinitionError(
+        f"inputs: a {type(one).__qualname__} names no asset. Give a key, an asset definition or an AssetIn."
+    )
+
+
+def _metadata_of(upstream: dg.AssetsDefinition | dg.AssetSpec | None) -> Mapping[str, Any]:
+    if isinstance(upstream, dg.AssetsDefinition):
+        return upstream.get_asset_spec(upstream.key).metadata
+    return {} if upstream is None else upstream.metadata
+
+
+def _inherited_tags(
+    declared: Sequence[str] | None, upstreams: Sequence[dg.AssetsDefinition | dg.AssetSpec | None], inputs: int
+) -> tuple[str, ...] | None:
+    if declared is not None:
+        return (declared,) if isinstance(declared, str) else tuple(declared)
+    inherited = [_metadata_of(upstream).get(TAG_COLUMNS_METADATA) for upstream in upstreams]
+    if any(tags is None for tags in inherited) or len(inherited) < inputs:
+        return None
+    return tuple(dict.fromkeys(tag for tags in inherited for tag in _plain(tags)))
+
+
+def _plain(value: Any) -> Any:
+    return getattr(value, "value", value)
+
+
+def _inherited_partition_expr(options: Mapping[str, Any], upstreams: Sequence[Any]) -> Any:
+    own = (options.get("metadata") or {}).get(PARTITION_EXPR)
+    if own is not None or options.get("partitions_def") is None:
+        return own
+    for upstream in upstreams:
+        found = _plain(_metadata_of(upstream).get(PARTITION_EXPR))
+        if found is not None:
+            return found
+    return None
+
+
+def _check(spec: PacketAssetSpec) -> None:
+    owner = f"packet asset {spec.key.to_user_string()!r}"
+    function = spec.function
+    if not function.input_packet_schema:
+        raise DefinitionError(
+            f"{owner}: the function has no parameters, so there are no packets. Give it at least one."
+        )
+    refuse_reserved([*(spec.tag_columns or ()), *spec.carry], owner)
+    unknown = sorted(set(spec.params) - set(function.input_packet_schema))
+    if unknown:
+        raise DefinitionError(
+            f"{owner}: params {unknown} are no parameters of {function.canonical_function_name!r}. Remove them."
+        )
+    kept = [*(spec.tag_columns or ()), *spec.carry]
+    twice = sorted({name for name in kept if name in function.output_keys or kept.count(name) > 1})
+    if twice:
+        raise DefinitionError(
+            f"{owner}: columns {twice} would stand in the table twice (tags, carry, output_keys). Rename one."
+        )
+    if spec.match not in ("version", "signature", "content"):
+        raise DefinitionError(f"{owner}: match={spec.match!r} is none of 'version', 'signature', 'content'.")
+    if spec.on_error not in ("raise", "continue"):
+        raise DefinitionError(f"{owner}: on_error={spec.on_error!r} is neither 'raise' nor 'continue'.")
+
+
+def code_version(function: PythonPacketFunction, match: MatchPolicy) -> str:
+    """Return the code version of an asset: a pure function of code and match policy."""
+    parts = [function.canonical_function_name, function.output_packet_schema_hash[:8], f"v{function.major_version}"]
+    if match in ("signature", "content"):
+        parts.append(function_signature_hash(function.function).rpartition(":")[2][:12])
+    if match == "content":
+        parts.append(function_content_hash(function.function, own_code=function.own_code).rpartition(":")[2][:12])
+    return "-".join(parts)
+
+
+def _define(spec: PacketAssetSpec, ins: Mapping[str, dg.AssetIn], options: dict[str, Any]) -> PacketAssetsDefinition:
+    def compute(context: dg.AssetExecutionContext, config: PacketAssetConfig, **loaded: Any):  # noqa: ANN202  # an annotation would make Dagster type-check the table
+        yield from materialize_packets(context, config, spec, loaded)
+
+    compute.__annotations__ = {"context": dg.AssetExecutionContext, "config": PacketAssetConfig}
+    metadata = dict(options.pop("metadata", None) or {})
+    if spec.tag_columns is not None:
+        metadata[TAG_COLUMNS_METADATA] = list(spec.tag_columns)
+    if spec.partition_expr is not None:
+        metadata[PARTITION_EXPR] = spec.partition_expr
+    for named in ("name", "key_prefix", "key"):
+        options.pop(named, None)
+    settings: dict[str, Any] = {
+        "description": spec.function.function.__doc__,
+        "code_version": code_version(spec.function, spec.match),
+        "io_manager_key": IO_MANAGER_KEY,
+        "kinds": {"python", "deltalake"},
+        **options,
+    }
+    required = {EXECUTOR_KEY, RESULT_STORE_KEY, IO_MANAGER_KEY} | set(
+        settings.pop("required_resource_keys", None) or ()
+    )
+    made = dg.asset(
+        key=spec.key,
+        ins=dict(ins),
+        metadata=metadata,
+        output_required=False,
+        required_resource_keys=required,
+        **settings,
+    )(compute)
+    made.__class__ = PacketAssetsDefinition
+    asset: Any = made
+    asset.packet_asset_spec = spec
+    return asset

@@ -1,0 +1,317 @@
+"""One step of a packet asset: load, plan, compute, assemble, and what Dagster is told of it."""
+
+from __future__ import annotations
+
+import platform
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+from pydantic import Field
+
+from orcapod_dagster import metadata as shown
+from orcapod_dagster.assembly import DATA_VERSION, HIDDEN, Assembly, AssetTable
+from orcapod_dagster.core import columns as names
+from orcapod_dagster.core.converter import to_array
+from orcapod_dagster.core.errors import InputError, PacketFailuresError
+from orcapod_dagster.core.execution_data import flatten_execution_data
+from orcapod_dagster.core.git import git_state
+from orcapod_dagster.core.outcomes import OutcomeLog
+from orcapod_dagster.core.pod import FunctionPod, PodReport
+from orcapod_dagster.core.result_cache import ResultCache
+from orcapod_dagster.core.sources import MemorySource, TableSource
+from orcapod_dagster.core.streams import PacketStream, StreamInput, ambiguous_columns
+from orcapod_dagster.resources import EXECUTOR_KEY, RESULT_STORE_KEY, PacketExecutorResource
+from orcapod_dagster.spec import PARTITION_EXPR, TAG_COLUMNS_METADATA, PacketAssetSpec
+
+_TRACEBACKS = 3
+_PROGRESS_SECONDS = 5.0
+
+
+class PacketAssetConfig(dg.Config):
+    """Run config of every packet asset."""
+
+    force: bool = Field(default=False, description="Compute every packet, also those that have a result.")
+    limit: int | None = Field(
+        default=None,
+        ge=0,
+        description="For trying out: compute at most so many packets and keep their results; the asset table stays as it is.",
+    )
+    rows: str | None = Field(
+        default=None,
+        description="An SQL condition on tag columns, e.g. \"subject = 'm1'\": only these packets; the asset table stays as it is.",
+    )
+
+
+def materialize_packets(
+    context: dg.AssetExecutionContext, config: PacketAssetConfig, spec: PacketAssetSpec, loaded: Mapping[str, Any]
+) -> Iterator[Any]:
+    """Run one step of a packet asset.
+
+    Args:
+        context, config: of the step.
+        spec: what was declared.
+        loaded: Dagster input name → what its IO manager loaded.
+
+    Yields:
+        A `MaterializeResult`, or an `AssetObservation` when `limit` or `rows` leave the table as it is.
+
+    Raises:
+        PacketFailuresError: packets failed and `on_error` is "raise"; everything that succeeded is stored.
+    """
+    stream = _open_stream(context, spec, loaded)
+    partial = config.limit is not None or config.rows is not None
+    if config.rows is not None:
+        stream = stream.where(config.rows)
+    pod = _make_pod(context, spec)
+    hashed = pod.hash(stream)
+    table = AssetTable(context, spec, pod, _partition_expr(context, spec))
+    standing = None if partial or config.force else table.standing(stream, hashed.hashes)
+    if standing is not None:
+        context.log.info(
+            f"{spec.key.to_user_string()}: {stream.num_rows:,} packets, all cached, and the table holds just these rows."
+        )
+        report = PodReport(stream.num_rows, 0, cached=stream.num_rows)
+        metadata = _metadata(context, spec, pod, pod.function.get_function_variation_data(), stream, report)
+        metadata |= {"orcapod/unchanged": True, **shown.guarded(lambda: shown.preview(table.first_rows(stream)))}
+        yield dg.MaterializeResult(value=table.keep(standing), metadata=metadata, data_version=dg.DataVersion(standing))
+        return
+    stream.refuse_unclear_tags()
+    plan = pod.plan(stream, hashed, force=config.force, limit=config.limit)
+    context.log.info(
+        f"{spec.key.to_user_string()}: {len(plan.hashes):,} packets, {len(plan.to_compute):,} to compute "
+        f"({', '.join(f'{reason}: {count:,}' for reason, count in plan.reasons.items()) or 'nothing new'})."
+    )
+    report = pod.compute(plan, _Progress(context))
+    stream, snapshot, positions = pod.assemble(plan, report)
+    metadata = _metadata(context, spec, pod, plan.variation, plan.stream, report)
+    if partial:
+        context.log.info(
+            "Tried out with limit or rows: the asset table stays as it is, and downstream steps of this run are skipped."
+        )
+        yield dg.AssetObservation(asset_key=spec.key, metadata=metadata, partition=_partition(context))
+        return
+    if report.failed and spec.on_error == "raise":
+        raise _failures_error(spec, plan.stream, report)
+    if report.failed:
+        context.log.warning(f"{report.failed:,} packets failed; the rest is materialized. See orcapod/failures.")
+    assembly = Assembly.of(spec, stream, snapshot, positions)
+    write = table.write(assembly)
+    metadata |= shown.guarded(lambda: shown.preview(assembly.first_rows()))
+    metadata["orcapod/unchanged"] = write.unchanged
+    if write.unchanged:
+        context.log.info("Nothing new: the table holds exactly these rows, so no new version is written.")
+    yield dg.MaterializeResult(
+        value=write, metadata=metadata, data_version=dg.DataVersion(write.custom_metadata[DATA_VERSION])
+    )
+
+
+class _Progress:
+    """Writes a line to the Dagster log every few seconds."""
+
+    def __init__(self, context: dg.AssetExecutionContext) -> None:
+        self._log = context.log
+        self._last = time.monotonic()
+
+    def __call__(self, report: PodReport) -> None:
+        now = time.monotonic()
+        if now - self._last < _PROGRESS_SECONDS:
+            return
+        self._last = now
+        rate = report.done / report.seconds if report.seconds else 0.0
+        left = (report.to_compute - report.done) / rate if rate else 0.0
+        self._log.info(
+            f"{report.done:,} of {report.to_compute:,} packets done: {report.computed:,} computed, {report.failed:,} failed, "
+            f"{report.skipped:,} skipped; {rate:,.1f} packets/s, about {left:,.0f} s left."
+        )
+
+
+# ---------------------------------------------------------------------------- inputs
+
+
+def as_source(value: Any, name: str) -> TableSource:
+    """Return what an IO manager loaded as a table source; anything but a Delta source is gathered in memory.
+
+    Raises:
+        InputError: the value is no table; names the input and its class.
+    """
+    if isinstance(value, TableSource):
+        return value
+    if isinstance(value, pa.Table):
+        return MemorySource(value)
+    if isinstance(value, Mapping) and value and not hasattr(value, "__arrow_c_stream__"):
+        parts: list[Any] = list(value.values())  # pyright: ignore[reportUnknownArgumentType]  # several partitions: key → table
+        tables = [
+            pa.Table.from_batches(as_source(part, name).scan(as_source(part, name).schema.names)) for part in parts
+        ]
+        return MemorySource(pa.concat_tables(tables, promote_options="default"))
+    if isinstance(value, list) and all(isinstance(row, Mapping) for row in value):
+        return MemorySource(pa.Table.from_pylist(value))
+    frame: Any = value
+    if hasattr(frame, "collect") and not hasattr(frame, "__arrow_c_stream__"):
+        frame = frame.collect()
+    if hasattr(frame, "__arrow_c_stream__"):
+        return MemorySource(pa.table(frame))
+    raise InputError(
+        f"input {name}: its IO manager gave a {type(value).__qualname__}, which is no table. A packet asset takes Arrow, "
+        "polars, pandas or a list of dicts."
+    )
+
+
+def _open_stream(context: dg.AssetExecutionContext, spec: PacketAssetSpec, loaded: Mapping[str, Any]) -> PacketStream:
+    tags = spec.tag_columns if spec.tag_columns is not None else _tags_of_upstreams(context, spec)
+    inputs = [
+        StreamInput(key.to_user_string(), as_source(loaded[name], key.to_user_string()), spec.rename)
+        for name, key in spec.inputs.items()
+    ]
+    hints = spec.function.input_packet_schema
+    params = {
+        n: to_array([v], hints[n], column=n, owner=f"params of {spec.key.to_user_string()}")
+        for n, v in spec.params.items()
+    }
+    inputs = [_visible(one) for one in inputs]
+    stream = PacketStream.open(inputs, tags, params)
+    unclear = ambiguous_columns(stream)
+    used = [c for c in (*hints, *spec.carry) if c in unclear and c not in params]
+    if used:
+        raise InputError(
+            f"{spec.key.to_user_string()}: column {used[0]!r} stands in {' and '.join(unclear[used[0]])}. Rename one upstream, "
+            "or make it a tag."
+        )
+    missing = [c for c in spec.carry if c not in stream.schema().names]
+    if missing:
+        raise InputError(
+            f"{spec.key.to_user_string()}: no input has the columns {missing} to carry; there are {stream.schema().names}."
+        )
+    return stream
+
+
+def _visible(one: StreamInput) -> StreamInput:
+    """Hide an upstream packet asset's own record columns, which say nothing of this asset's rows."""
+    hidden = {name: f"{HIDDEN}{one.name}{name}" for name in one.source.schema.names if names.is_reserved(name)}
+    return StreamInput(one.name, one.source, {**hidden, **one.rename})
+
+
+def _tags_of_upstreams(context: dg.AssetExecutionContext, spec: PacketAssetSpec) -> tuple[str, ...]:
+    graph = context.op_execution_context.job_def.asset_layer.asset_graph
+    found: dict[str, None] = {}
+    for key in spec.inputs.values():
+        tags = graph.get(key).metadata.get(TAG_COLUMNS_METADATA) if graph.has(key) else None
+        if tags is None:
+            raise InputError(
+                f"{spec.key.to_user_string()}: its tag columns are not known, for {key.to_user_string()} is no packet asset. "
+                "Give tag_columns=[...], the columns that say which row this is."
+            )
+        found |= dict.fromkeys(getattr(tags, "value", tags))
+    return tuple(found)
+
+
+# ---------------------------------------------------------------------------- the engine
+
+
+def _make_pod(context: dg.AssetExecutionContext, spec: PacketAssetSpec) -> FunctionPod:
+    database = getattr(context.resources, RESULT_STORE_KEY).database()
+    supplier: PacketExecutorResource = getattr(context.resources, EXECUTOR_KEY)
+    return FunctionPod(
+        spec.function,
+        ResultCache(database, ("results", *spec.function.uri)),
+        OutcomeLog(database, ("outcomes", *spec.function.uri)),
+        executor=supplier.get_executor(),
+        match=spec.match,
+        executor_options=spec.executor_options,
+        extra_info=_extra_info(context, spec),
+    )
+
+
+def _extra_info(context: dg.AssetExecutionContext, spec: PacketAssetSpec) -> dict[str, str]:
+    code = getattr(spec.function.function, "__code__", None)
+    git = git_state(None if code is None else code.co_filename).as_info()
+    info = {
+        "run_id": context.run.run_id,
+        "job": context.run.job_name,
+        "step": str(context.op_execution_context.op_handle),
+        "partition": _partition(context) or "",
+        "retry_number": str(context.op_execution_context.retry_number),
+        "host": socket.gethostname(),
+        "platform": platform.platform(),
+        **git,
+    }
+    return {key: value for key, value in info.items() if value}
+
+
+def _partition(context: dg.AssetExecutionContext) -> str | None:
+    if not context.has_partition_key:
+        if context.has_partition_key_range:
+            span = context.partition_key_range
+            return f"{span.start}...{span.end}"
+        return None
+    return context.partition_key
+
+
+def _partition_expr(context: dg.AssetExecutionContext, spec: PacketAssetSpec) -> Any:
+    if spec.partition_expr is not None or (not context.has_partition_key and not context.has_partition_key_range):
+        return spec.partition_expr
+    graph = context.op_execution_context.job_def.asset_layer.asset_graph
+    for key in spec.inputs.values():
+        found = graph.get(key).metadata.get(PARTITION_EXPR) if graph.has(key) else None
+        if found is not None:
+            return getattr(found, "value", found)
+    return None
+
+
+# ---------------------------------------------------------------------------- what Dagster shows
+
+
+def _metadata(
+    context: dg.AssetExecutionContext,
+    spec: PacketAssetSpec,
+    pod: FunctionPod,
+    variation: Mapping[str, str],
+    stream: PacketStream,
+    report: PodReport,
+) -> dict[str, Any]:
+    data = flatten_execution_data(pod.executor.get_executor_data(), _extra_info(context, spec))
+    supplier: PacketExecutorResource = getattr(context.resources, EXECUTOR_KEY)
+    return {
+        **shown.counts(report),
+        **shown.guarded(lambda: shown.identity(variation, spec.function.version, spec.match)),
+        **shown.guarded(lambda: shown.execution(data, supplier.executor_data_schema())),
+        **shown.guarded(lambda: shown.joins(stream)),
+        **shown.guarded(lambda: shown.failures(_with_tags(stream, report))),
+        **shown.guarded(lambda: _lineage(spec, stream)),
+    }
+
+
+def _with_tags(stream: PacketStream, report: PodReport) -> list[tuple[dict[str, Any], Any]]:
+    rows = [outcome.row for outcome in report.failures]
+    if not rows:
+        return []
+    narrowed = stream.narrow(pa.array(rows, pa.int64()))
+    tags = pa.Table.from_batches(narrowed.scan(stream.tag_columns)).to_pylist()
+    return list(zip(tags, report.failures, strict=True))
+
+
+def _lineage(spec: PacketAssetSpec, stream: PacketStream) -> dict[str, Any]:
+    owner: dict[str, list[dg.TableColumnDep]] = {}
+    for key, part in zip(spec.inputs.values(), stream.parts, strict=False):
+        for name, column in part.input.columns().items():
+            owner.setdefault(name, []).append(dg.TableColumnDep(asset_key=key, column_name=column))
+    consumed = {name: owner[name] for name in spec.function.input_packet_schema if name in owner}
+    kept = {name: owner[name] for name in (*stream.tag_columns, *spec.carry) if name in owner}
+    return shown.lineage(spec.function.output_keys, consumed, kept)
+
+
+def _failures_error(spec: PacketAssetSpec, stream: PacketStream, report: PodReport) -> PacketFailuresError:
+    lines = [
+        (
+            f"{report.failed:,} of {report.total:,} packets of {spec.key.to_user_string()} failed. Everything that succeeded is stored, and the "
+            "asset table is as it was. Mend the function or the rows and run again: only packets without a result are computed. "
+            'With on_error="continue" the rest is materialized.'
+        )
+    ]
+    for tag, outcome in _with_tags(stream, report)[:_TRACEBACKS]:
+        lines.append(f"\n{tag}: {outcome.error_type}: {outcome.message}\n{outcome.traceback}")
+    return PacketFailuresError("\n".join(lines))

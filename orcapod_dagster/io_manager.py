@@ -1,0 +1,324 @@
+"""DeltaLakeIOManager: Arrow ↔ Delta tables of assets; each write replaces exactly its partitions."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.dataset as ds
+from deltalake import DeltaTable
+from pydantic import Field
+
+from orcapod_dagster.core import delta
+from orcapod_dagster.core.arrow import pc
+from orcapod_dagster.core.asset_write import AssetWrite
+from orcapod_dagster.core.errors import InputError, MissingExtraError, PartitionError, TableNotFoundError
+from orcapod_dagster.core.paths import join_uri
+from orcapod_dagster.core.predicates import Predicate
+from orcapod_dagster.core.sources import DeltaSource, TableSource
+from orcapod_dagster.partitions import EXPR, EXPR_PROPERTY, plain, predicate_of
+
+_log = logging.getLogger(__name__)
+RESULTS_FOLDER: Final = ".orcapod"
+LOAD_KEY: Final = "orcapod/load"
+EVOLUTION_KEY: Final = "orcapod/schema_evolution"
+_LOOK_BACK: Final = 100
+
+
+class DeltaLakeIOManager(dg.ConfigurableIOManager):
+    """Stores each asset as one Delta table below a root.
+
+    Takes Arrow tables, readers and datasets, polars and pandas frames and lists of dicts; gives whichever of these the
+    parameter's annotation asks for (default `pyarrow.Table`; also `deltalake.DeltaTable`). A partitioned asset names
+    its partition column in the definition metadata `partition_expr`.
+    """
+
+    root_uri: str = Field(description="The lake: a local folder or an object store URI.")
+    storage_options: dict[str, str] | None = Field(default=None, description="As deltalake takes them; never shown.")
+
+    def __repr__(self) -> str:
+        return f"DeltaLakeIOManager(root_uri={self.root_uri!r})"
+
+    __str__ = __repr__
+
+    # ------------------------------------------------------------------ places
+
+    def table_uri(self, asset_key: dg.AssetKey) -> str:
+        """Return where an asset's table lies: below the root, one folder per component of its key."""
+        return join_uri(self.root_uri, asset_key.path)
+
+    @property
+    def results_root(self) -> str:
+        """Where results lie: a folder that no asset key can take."""
+        return f"{self.root_uri.rstrip('/')}/{RESULTS_FOLDER}"
+
+    # ------------------------------------------------------------------ writing
+
+    def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
+        """Replace the asset's table, or exactly the partitions of the run.
+
+        Raises:
+            InputError: the value is no table. PartitionError: a row lies outside of the run's partitions, or the asset
+                does not say by which column it is partitioned. LakeError: as `core.delta.replace`.
+        """
+        write = obj if isinstance(obj, AssetWrite) else _as_write(obj, _owner(context.asset_key))
+        uri = self.table_uri(context.asset_key)
+        if not write.unchanged:
+            result = self._replace(context, write, uri)
+            shown: dict[str, Any] = {"orcapod/delta_version": result.version}
+        else:
+            table = delta.open_table(uri, self.storage_options)
+            shown = {"orcapod/delta_version": None if table is None else table.version()}
+        self._add_metadata(context, write.schema, uri, shown)
+
+    def _replace(self, context: dg.OutputContext, write: AssetWrite, uri: str) -> delta.WriteResult:
+        metadata = context.definition_metadata or {}
+        evolve: Any = plain(metadata.get(EVOLUTION_KEY, "refuse"))
+        if not context.has_asset_partitions:
+            self._refuse_partitioned_table(uri, context.asset_key)
+            return delta.replace(
+                uri, write.open_reader, where=None, storage_options=self.storage_options, properties=write.properties,
+                custom_metadata=write.custom_metadata,
+                plain_columns=write.plain_columns, evolve=evolve,
+            )  # fmt: skip
+        owner = _owner(context.asset_key)
+        expr = self._agreed_expr(uri, plain(metadata.get(EXPR)) or write.partition_columns, owner)
+        definition = context.asset_partitions_def
+        where = predicate_of(definition, context.asset_partition_keys, expr, write.schema, owner)
+        return delta.replace(
+            uri, _inside(write.open_reader, where, owner, context.asset_partition_keys), where=where,
+            storage_options=self.storage_options,
+            properties={**write.properties, EXPR_PROPERTY: json.dumps(expr)}, custom_metadata=write.custom_metadata,
+                plain_columns=write.plain_columns, evolve=evolve,
+        )  # fmt: skip
+
+    def _agreed_expr(self, uri: str, declared: Any, owner: str) -> Any:
+        """Return by which column the table is partitioned; what the table says and what is declared must be the same."""
+        table = delta.open_table(uri, self.storage_options)
+        stored = None if table is None else _expr_of(table)
+        if table is not None and declared is not None and stored != declared:
+            was = "as a whole" if stored is None else f"by {stored!r}"
+            raise PartitionError(
+                f"{owner} is partitioned by {declared!r}, but its table {uri} was written {was}. Nothing was written. Remove the "
+                "table, or give the asset another name."
+            )
+        return declared if declared is not None else stored
+
+    def _stored_expr(self, uri: str) -> Any:
+        table = delta.open_table(uri, self.storage_options)
+        return None if table is None else _expr_of(table)
+
+    def _refuse_partitioned_table(self, uri: str, key: dg.AssetKey) -> None:
+        if self._stored_expr(uri) is not None:
+            raise PartitionError(
+                f"{_owner(key)} has no partitions, but its table {uri} was written by partitions. Nothing was written. Give the "
+                "asset its partitions_def, or remove the table."
+            )
+
+    def _add_metadata(self, context: dg.OutputContext, schema: pa.Schema, uri: str, shown: Mapping[str, Any]) -> None:
+        try:
+            table = delta.open_table(uri, self.storage_options)
+            columns = [
+                dg.TableColumn(f.name, str(f.type), constraints=dg.TableColumnConstraints(nullable=f.nullable))
+                for f in schema
+            ]
+            context.add_output_metadata(
+                {
+                    **({} if table is None else {"dagster/row_count": table.count()}),
+                    "dagster/column_schema": dg.TableSchema(columns=columns),
+                    "dagster/table_name": ".".join(context.asset_key.path),
+                    "dagster/uri": uri,
+                    **shown,
+                }
+            )
+        except Exception:  # noqa: BLE001  # metadata never fails a run that has written its rows
+            _log.warning("The metadata of %s could not be made.", _owner(context.asset_key), exc_info=True)
+
+    # ------------------------------------------------------------------ reading
+
+    def load_input(self, context: dg.InputContext) -> Any:
+        """Return the upstream asset, or the partitions of it that this run maps to, as the annotation asks for.
+
+        Raises:
+            TableNotFoundError: the upstream was never materialized. PartitionError: its partitions cannot be read right.
+        """
+        source = self._source_of(context)
+        if plain((context.definition_metadata or {}).get(LOAD_KEY)) == "source":
+            return source
+        columns = plain((context.definition_metadata or {}).get("columns"))
+        return _as_type(source, context.dagster_type.typing_type, columns)
+
+    def _source_of(self, context: dg.InputContext) -> DeltaSource:
+        key = context.asset_key
+        table = delta.open_table(self.table_uri(key), self.storage_options)
+        if table is None:
+            raise TableNotFoundError(f"{_owner(key)} has no table at {self.table_uri(key)}. Materialize it first.")
+        upstream = context.upstream_output
+        metadata = (upstream.definition_metadata if upstream is not None else None) or {}
+        expr = plain(metadata.get(EXPR)) or _expr_of(table)
+        if not context.has_asset_partitions:
+            if _expr_of(table) is not None:
+                raise PartitionError(
+                    f"{_owner(key)} was written by partitions, but its definition here knows none, so the wanted part cannot be "
+                    "told. Give its definition here the same partitions_def."
+                )
+            return DeltaSource(table, description=_owner(key))
+        where = predicate_of(
+            context.asset_partitions_def, context.asset_partition_keys, expr, delta.table_schema(table), _owner(key)
+        )
+        return DeltaSource(table, where, _owner(key))
+
+    def commits_of(self, asset_key: dg.AssetKey) -> list[dict[str, Any]]:
+        """Return what the latest commits of an asset's table say of themselves, newest first."""
+        table = delta.open_table(self.table_uri(asset_key), self.storage_options)
+        return [] if table is None else table.history(_LOOK_BACK)
+
+    def current_source(self, context: dg.AssetExecutionContext, partition_expr: Any) -> TableSource | None:
+        """Return what the asset's own table, or the partitions of this run, hold now; `None` without a table."""
+        key = context.assets_def.key
+        table = delta.open_table(self.table_uri(key), self.storage_options)
+        if table is None:
+            return None
+        definition = context.assets_def.partitions_def
+        if definition is None:
+            return DeltaSource(table, description=_owner(key))
+        expr = partition_expr or _expr_of(table)
+        where = predicate_of(definition, context.partition_keys, expr, delta.table_schema(table), _owner(key))
+        return DeltaSource(table, where, _owner(key))
+
+
+def _owner(key: dg.AssetKey) -> str:
+    return f"asset {key.to_user_string()}"
+
+
+def _expr_of(table: DeltaTable) -> Any:
+    stored = table.metadata().configuration.get(EXPR_PROPERTY)
+    return None if stored is None else json.loads(stored)
+
+
+def _inside(
+    open_reader: Callable[[], pa.RecordBatchReader], where: Predicate, owner: str, keys: Sequence[str]
+) -> Callable[[], pa.RecordBatchReader]:
+    """Refuse rows outside of the partitions before anything is committed."""
+
+    def checked(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        for batch in reader:
+            inside = where.mask(batch)
+            if not pc.all(inside, min_count=0).as_py():
+                outside = batch.num_rows - (pc.sum(inside).as_py() or 0)
+                shown = ", ".join(list(keys)[:3]) + (", …" if len(keys) > 3 else "")  # a few examples
+                raise PartitionError(
+                    f"{owner}: {outside} rows lie outside of the partitions of this run ({shown}) by column "
+                    f"{', '.join(where.columns())}. Nothing was written. Give only rows of the partition."
+                )
+            yield batch
+
+    def open_checked() -> pa.RecordBatchReader:
+        reader = open_reader()
+        return pa.RecordBatchReader.from_batches(reader.schema, checked(reader))
+
+    return open_checked
+
+
+# ---------------------------------------------------------------------------- kinds of tables
+
+
+def _as_write(value: Any, owner: str) -> AssetWrite:
+    """Return any kind of table as something that can be opened again for each try."""
+    if value is None:
+        raise InputError(
+            f"{owner} returned None, which is no table. Return a table, or give the asset another io_manager_key, or let it "
+            "declare no output."
+        )
+    if isinstance(value, pa.RecordBatchReader):
+        return _of_reader(value)
+    if isinstance(value, ds.Dataset):
+        scanner = value.scanner
+        return AssetWrite(value.schema, lambda: scanner().to_reader())
+    table = _to_table(value, owner)
+    return AssetWrite(table.schema, table.to_reader)
+
+
+def _of_reader(reader: pa.RecordBatchReader) -> AssetWrite:
+    opened: list[bool] = []
+
+    def open_once() -> pa.RecordBatchReader:
+        if opened:
+            raise InputError(
+                "A RecordBatchReader can be read only once, and the commit had to be tried again. Nothing was written; run again."
+            )
+        return pa.RecordBatchReader.from_batches(reader.schema, _mark(reader, opened))
+
+    return AssetWrite(reader.schema, open_once)
+
+
+def _mark(reader: pa.RecordBatchReader, opened: list[bool]) -> Iterator[pa.RecordBatch]:
+    opened.append(True)
+    yield from reader
+
+
+def _to_table(value: Any, owner: str) -> pa.Table:
+    frame: Any = value
+    if isinstance(value, pa.Table):
+        return value
+    if isinstance(value, list):
+        if not value:
+            raise InputError(
+                f"{owner} returned an empty list, which has no columns. Return a pyarrow table with a schema."
+            )
+        if all(isinstance(row, Mapping) for row in value):  # pyright: ignore[reportUnknownVariableType]
+            return _of_dicts(value)  # pyright: ignore[reportUnknownArgumentType]
+    kind: Any = type(value)
+    if kind.__module__.startswith("polars") and kind.__name__ == "LazyFrame":
+        frame = frame.collect()
+    if kind.__module__.startswith("pandas") and kind.__name__ == "DataFrame":
+        return pa.Table.from_pandas(frame, preserve_index=None).replace_schema_metadata(None)
+    if hasattr(frame, "__arrow_c_stream__"):
+        return pa.table(frame)
+    raise InputError(
+        f"{owner} returned a {kind.__qualname__}, which is no table. Return a pyarrow, polars or pandas table or a list of "
+        "dicts, or give the asset another io_manager_key."
+    )
+
+
+def _of_dicts(rows: list[Mapping[str, Any]]) -> pa.Table:
+    """Return dicts as a table with every key of any of them, in the order of first sight."""
+    keys = dict.fromkeys(key for row in rows for key in row)
+    return pa.table({key: pa.array([row.get(key) for row in rows]) for key in keys})
+
+
+def _as_type(source: DeltaSource, wanted: Any, columns: Sequence[str] | None) -> Any:
+    names = list(columns) if columns is not None else source.schema.names
+    schema = pa.schema([source.schema.field(name) for name in names])
+    if wanted is TableSource or wanted is DeltaSource:
+        return source
+    if wanted is DeltaTable:
+        return source.table
+    if wanted is pa.RecordBatchReader:
+        return pa.RecordBatchReader.from_batches(schema, source.scan(names))
+    table = pa.Table.from_batches(source.scan(names), schema=schema)
+    if wanted is ds.Dataset:
+        return ds.dataset(table)
+    module, name = getattr(wanted, "__module__", ""), getattr(wanted, "__name__", "")
+    if module.startswith("polars"):
+        frame = _extra("polars").from_arrow(table)
+        return frame.lazy() if name == "LazyFrame" else frame
+    if module.startswith("pandas"):
+        _extra("pandas")
+        return table.to_pandas()
+    if wanted is list or getattr(wanted, "__origin__", None) is list:
+        return table.to_pylist()
+    return table
+
+
+def _extra(name: str) -> Any:
+    try:
+        return __import__(name)
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{name} is not installed. Install it: pip install 'orcapod-dagster[{name}]'."
+        ) from error

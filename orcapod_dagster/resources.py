@@ -1,0 +1,113 @@
+"""Dagster resources: executors, the result store, and the set of them that a project needs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, Final
+
+import dagster as dg
+from pydantic import Field
+
+from orcapod_dagster.core.databases.base import ArrowDatabase
+from orcapod_dagster.core.databases.delta import DeltaTableDatabase
+from orcapod_dagster.core.executors.base import PythonFunctionExecutorProtocol
+from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor
+from orcapod_dagster.core.executors.ray import RayExecutor
+from orcapod_dagster.core.types import Schema
+from orcapod_dagster.io_manager import DeltaLakeIOManager
+
+IO_MANAGER_KEY: Final = "packet_io_manager"
+EXECUTOR_KEY: Final = "packet_executor"
+RESULT_STORE_KEY: Final = "result_store"
+
+
+class PacketExecutorResource(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # dagster's own generic
+    """Supplies the executor on which packet functions run; subclass it to bring your own.
+
+    Example:
+        >>> class NicedExecutorResource(PacketExecutorResource):
+        ...     level: int = 10
+        ...     def get_executor(self):
+        ...         return NicedExecutor(self.level)
+    """
+
+    @abstractmethod
+    def get_executor(self) -> PythonFunctionExecutorProtocol:
+        """Return the executor; called once per step."""
+
+    def executor_data_schema(self) -> Schema:
+        """Return the schema of the data that the executor stores with each row."""
+        return self.get_executor().get_executor_data_schema()
+
+
+class LocalExecutorResource(PacketExecutorResource):
+    """Runs packet functions in the step's own process, row after row."""
+
+    def get_executor(self) -> PythonFunctionExecutorProtocol:
+        """Return a local executor."""
+        return LocalPythonFunctionExecutor()
+
+
+class RayExecutorResource(PacketExecutorResource):
+    """Runs packet functions on a Ray cluster, many rows per task.
+
+    Needs the extra `ray`. Without an address the cluster named by `RAY_ADDRESS` is used, or a local one is started.
+    """
+
+    ray_address: str | None = Field(default=None, description="Address of the cluster, e.g. 'ray://head:10001'.")
+    runtime_env: dict[str, Any] | None = Field(default=None, description="Ray's runtime environment; never stored.")
+    num_cpus: float | None = Field(default=None, description="CPUs that one task reserves.")
+    num_gpus: float | None = Field(default=None, description="GPUs that one task reserves.")
+    resources: dict[str, float] | None = Field(default=None, description="Custom resources that one task reserves.")
+    remote_opts: dict[str, Any] = Field(default_factory=dict, description="Further options of ray.remote.")
+
+    def get_executor(self) -> PythonFunctionExecutorProtocol:
+        """Return a Ray executor; ray is imported when it first runs."""
+        return RayExecutor(
+            self.ray_address, self.runtime_env, self.num_cpus, self.num_gpus, self.resources, **self.remote_opts
+        )
+
+
+class ResultStoreResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # dagster's own generic
+    """Where the results of packet functions are kept: Delta tables below one folder of the lake."""
+
+    root_uri: str = Field(description="Folder or object store URI of the results.")
+    storage_options: dict[str, str] | None = Field(default=None, description="As deltalake takes them.")
+
+    def database(self) -> ArrowDatabase:
+        """Return the database of results."""
+        return DeltaTableDatabase(self.root_uri, self.storage_options)
+
+    def __repr__(self) -> str:
+        return f"ResultStoreResource(root_uri={self.root_uri!r})"
+
+
+def packet_resources(
+    root_uri: str,
+    executor: PacketExecutorResource | None = None,
+    storage_options: Mapping[str, str] | None = None,
+    as_default: bool = False,
+) -> dict[str, Any]:
+    """Return the resources that packet assets use, under keys that no existing project has.
+
+    Args:
+        root_uri: the lake: a local folder (relative to the working directory of the code location) or an object store URI.
+        executor: where packet functions run; default in the step's process.
+        storage_options: credentials and options of the object store, as deltalake takes them.
+        as_default: whether the lake also becomes the project's `io_manager`, for assets that are no packet assets.
+
+    Example:
+        >>> import dagster as dg
+        >>> defs = dg.Definitions(resources=packet_resources(root_uri="lake"))
+    """
+    options = dict(storage_options) if storage_options else None
+    io_manager = DeltaLakeIOManager(root_uri=root_uri, storage_options=options)
+    resources: dict[str, Any] = {
+        IO_MANAGER_KEY: io_manager,
+        EXECUTOR_KEY: executor or LocalExecutorResource(),
+        RESULT_STORE_KEY: ResultStoreResource(root_uri=io_manager.results_root, storage_options=options),
+    }
+    if as_default:
+        resources["io_manager"] = io_manager
+    return resources

@@ -1,0 +1,42 @@
+"""PacketAssetSpec: what a packet asset was declared to do, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import dagster as dg
+
+from orcapod_dagster.core.packet_function import PythonPacketFunction
+from orcapod_dagster.core.result_cache import MatchPolicy
+
+TAG_COLUMNS_METADATA: Final = "orcapod/tag_columns"
+PARTITION_EXPR: Final = "partition_expr"
+
+OnError = Literal["raise", "continue"]
+
+
+@dataclass(frozen=True, slots=True)
+class PacketAssetSpec:
+    """What a packet asset was declared to do; its execution reads nothing else.
+
+    Attributes:
+        key: the asset's key. function: what computes.
+        inputs: Dagster input name → upstream key, in the order of declaration.
+        tag_columns: as declared or inherited; None when only the running code location can tell.
+        match, on_error, carry, rename, params, executor_options: as `packet_asset` takes them.
+        partition_expr: as declared or inherited, else None.
+    """
+
+    key: dg.AssetKey
+    function: PythonPacketFunction
+    inputs: Mapping[str, dg.AssetKey]
+    tag_columns: tuple[str, ...] | None
+    match: MatchPolicy
+    on_error: OnError
+    carry: tuple[str, ...]
+    rename: Mapping[str, str]
+    params: Mapping[str, Any]
+    executor_options: Mapping[str, Any]
+    partition_expr: Any

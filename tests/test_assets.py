@@ -1,0 +1,407 @@
+"""Packet assets on a real Dagster instance and real Delta tables."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, QueryBuilder
+
+from orcapod_dagster import SkipPacket, packet_asset, packet_function_of, packet_resources
+from orcapod_dagster.core.errors import DefinitionError, InputError, PacketFailuresError
+
+ROWS = pa.table(
+    {"reading_id": pa.array([1, 2, 3], pa.int32()), "fahrenheit": [32.0, 212.0, None], "site": ["a", "b", "b"]}
+)
+
+
+def make_upstream(table: Callable[[], Any], name: str = "readings", **options: Any) -> dg.AssetsDefinition:
+    @dg.asset(name=name, **options)
+    def upstream() -> Any:
+        return table()
+
+    return upstream
+
+
+class Lake:
+    """A temporary lake with a Dagster instance, and a shorthand to materialize."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.instance = dg.DagsterInstance.ephemeral()
+        self.resources = packet_resources(root_uri=str(root))
+
+    def run(
+        self, *assets: dg.AssetsDefinition, config: dict[str, Any] | None = None, raises: bool = True, **options: Any
+    ) -> dg.ExecuteInProcessResult:
+        run_config = {
+            "ops": {a.op.name: {"config": config} for a in assets if config and hasattr(a, "packet_asset_spec")}
+        }
+        return dg.materialize(
+            list(assets),
+            instance=self.instance,
+            resources=self.resources,
+            run_config=run_config,
+            raise_on_error=raises,
+            **options,
+        )
+
+    def table(self, name: str) -> pa.Table:
+        return DeltaTable(str(self.root / name)).to_pyarrow_table()
+
+    def metadata(self, result: dg.ExecuteInProcessResult, name: str) -> dict[str, Any]:
+        (event,) = result.asset_materializations_for_node(name)
+        return {key: value.value for key, value in event.metadata.items()}
+
+    def counts(self, result: dg.ExecuteInProcessResult, name: str) -> tuple[int, int, int, int, int]:
+        shown = self.metadata(result, name)
+        return tuple(shown[f"orcapod/packets_{k}"] for k in ("total", "cached", "computed", "failed", "skipped"))  # type: ignore[return-value]
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Iterator[Lake]:
+    one = Lake(tmp_path / "lake")
+    yield one
+    one.instance.dispose()
+
+
+def to_celsius_asset(calls: list[float | None] | None = None, **options: Any) -> dg.AssetsDefinition:
+    def to_celsius(fahrenheit: float | None) -> float | None:
+        if calls is not None:
+            calls.append(fahrenheit)
+        return None if fahrenheit is None else (fahrenheit - 32) * 5 / 9
+
+    settings: dict[str, Any] = {
+        "inputs": "readings",
+        "tag_columns": ["reading_id"],
+        "output_keys": ["celsius"],
+        "own_code": (),
+        **options,
+    }
+    return packet_asset(to_celsius, **settings)
+
+
+def test_first_run_computes_second_does_not(lake: Lake) -> None:
+    """The first run computes every row; the second computes none, calls nothing and writes no new version."""
+    readings, celsius = make_upstream(lambda: ROWS), to_celsius_asset()
+    first = lake.run(readings, celsius)
+    assert lake.counts(first, "to_celsius") == (3, 0, 3, 0, 0)
+    assert lake.table("to_celsius").sort_by("reading_id")["celsius"].to_pylist() == [0.0, 100.0, None]
+    version = DeltaTable(str(lake.root / "to_celsius")).version()
+    second = lake.run(readings, celsius)
+    assert lake.counts(second, "to_celsius") == (3, 3, 0, 0, 0)
+    assert DeltaTable(str(lake.root / "to_celsius")).version() == version
+    assert lake.metadata(second, "to_celsius")["orcapod/unchanged"] is True
+
+
+def test_only_new_rows_are_computed_and_gone_rows_leave(lake: Lake) -> None:
+    """A new row alone is computed; a row whose input is gone leaves the table; the input's order is kept."""
+    current = [ROWS]
+    readings, celsius = make_upstream(lambda: current[0]), to_celsius_asset()
+    lake.run(readings, celsius)
+    more = pa.table({"reading_id": pa.array([9], pa.int32()), "fahrenheit": [50.0], "site": ["c"]})
+    current[0] = pa.concat_tables([more, ROWS.slice(1)])
+    result = lake.run(readings, celsius)
+    assert lake.counts(result, "to_celsius") == (3, 2, 1, 0, 0)
+    assert lake.table("to_celsius")["reading_id"].to_pylist() == [9, 2, 3]
+
+
+def test_table_columns_are_those_of_the_specification(lake: Lake) -> None:
+    """The asset table has tags, outputs and the record columns, with both info columns as map<string,string>."""
+    lake.run(make_upstream(lambda: ROWS), to_celsius_asset())
+    table = DeltaTable(str(lake.root / "to_celsius"))
+    schema = {field.name: field.type for field in table.schema().fields}
+    for name in ("__pf_exec_executor_info", "__pf_exec_extra_info"):
+        assert schema[name].type == "map"
+        assert (schema[name].key_type.type, schema[name].value_type.type) == ("string", "string")
+    assert set(schema) == {
+        "reading_id", "celsius", "__record_id", "__input_packet_hash", "__pod_ts", "__pod_duration", "_context_key",
+        "__pf_var_function_name", "__pf_var_function_signature_hash", "__pf_var_function_content_hash", "__pf_var_git_hash",
+        "__pf_exec_executor_type", "__pf_exec_executor_info", "__pf_exec_python_version", "__pf_exec_extra_info",
+    }  # fmt: skip
+
+
+def test_map_entries_are_read_by_three_engines(lake: Lake) -> None:
+    """pyarrow, polars and SQL each read an entry of the extra info."""
+    result = lake.run(make_upstream(lambda: ROWS), to_celsius_asset())
+    table = DeltaTable(str(lake.root / "to_celsius"))
+    by_arrow = pa.compute.map_lookup(table.to_pyarrow_table()["__pf_exec_extra_info"], "run_id", "first").to_pylist()
+    sql = "SELECT __pf_exec_extra_info['run_id'] AS run_id, count(*) AS n FROM t GROUP BY 1"
+    by_sql = pa.table(QueryBuilder().register("t", table).execute(sql).read_all()).to_pylist()
+    by_polars = dict(pl.scan_delta(table).collect().to_arrow()["__pf_exec_extra_info"][0].as_py())
+    assert by_arrow == [result.run_id] * 3
+    assert by_sql == [{"run_id": result.run_id, "n": 3}]
+    assert by_polars["run_id"] == result.run_id
+
+
+def test_calling_the_asset_runs_the_plain_function() -> None:
+    """A packet asset's name is callable as the plain function."""
+    celsius = to_celsius_asset()
+    assert celsius(212.0) == 100.0
+    assert packet_function_of(celsius).canonical_function_name == "to_celsius"
+
+
+def test_a_failing_row_fails_the_step_and_keeps_the_rest(lake: Lake) -> None:
+    """With on_error="raise" the rest is stored, the table stays as it was, the error names tag and traceback; the next run computes only the failed row."""
+    broken = [True]
+
+    def invert(x: int) -> float:
+        if x == 0 and not broken[0]:
+            return 0.0
+        return 1 / x
+
+    upstream = make_upstream(lambda: pa.table({"id": [1, 2, 3], "x": [1, 0, 4]}), "numbers")
+    asset = packet_asset(invert, inputs="numbers", tag_columns=["id"], output_keys=["y"], match="version")
+    with pytest.raises(PacketFailuresError, match="ZeroDivisionError") as caught:
+        lake.run(upstream, asset)
+    assert "'id': 2" in str(caught.value)
+    assert not (lake.root / "invert").exists()
+    broken[0] = False
+    repaired = lake.run(upstream, asset)
+    assert lake.counts(repaired, "invert") == (3, 2, 1, 0, 0)
+    assert lake.metadata(repaired, "invert")["orcapod/computed_because"] == {"an earlier failure": 1}
+
+
+def test_continue_materializes_the_rest(lake: Lake) -> None:
+    """With on_error="continue" the rows that succeeded are materialized and the failures shown."""
+
+    def invert(x: int) -> float:
+        return 1 / x
+
+    upstream = make_upstream(lambda: pa.table({"id": [1, 2, 3], "x": [1, 0, 4]}), "numbers")
+    asset = packet_asset(invert, inputs="numbers", tag_columns=["id"], output_keys=["y"], on_error="continue")
+    result = lake.run(upstream, asset)
+    assert lake.counts(result, "invert") == (3, 0, 2, 1, 0)
+    assert lake.table("invert")["id"].to_pylist() == [1, 3]
+
+
+def test_skips_are_remembered(lake: Lake) -> None:
+    """A row that raises SkipPacket is left out, counted, and not called again."""
+    calls: list[int] = []
+
+    def keep_odd(x: int) -> int:
+        calls.append(x)
+        if x % 2 == 0:
+            raise SkipPacket("even")
+        return x
+
+    upstream = make_upstream(lambda: pa.table({"id": [1, 2, 3], "x": [1, 2, 3]}), "numbers")
+    asset = packet_asset(keep_odd, inputs="numbers", tag_columns=["id"], output_keys=["y"], match="version")
+    assert lake.counts(lake.run(upstream, asset), "keep_odd") == (3, 0, 2, 0, 1)
+    assert lake.counts(lake.run(upstream, asset), "keep_odd") == (3, 2, 0, 0, 1)
+    assert calls == [1, 2, 3]
+
+
+def test_null_where_none_is_taken_fails_that_packet(lake: Lake) -> None:
+    """A null in a column whose parameter takes none fails that packet alone and names the column."""
+
+    def half(fahrenheit: float) -> float:
+        return fahrenheit / 2
+
+    asset = packet_asset(half, inputs="readings", tag_columns=["reading_id"], output_keys=["h"], on_error="continue")
+    result = lake.run(make_upstream(lambda: ROWS), asset)
+    assert lake.counts(result, "half") == (3, 0, 2, 1, 0)
+
+
+def test_equal_packets_are_computed_once(lake: Lake) -> None:
+    """Rows with equal packets but different tags share one computation."""
+    calls: list[str] = []
+
+    def upper(site: str) -> str:
+        calls.append(site)
+        return site.upper()
+
+    asset = packet_asset(upper, inputs="readings", tag_columns=["reading_id"], output_keys=["name"])
+    lake.run(make_upstream(lambda: ROWS), asset)
+    assert sorted(calls) == ["a", "b"]
+    assert lake.table("upper")["name"].to_pylist() == ["A", "B", "B"]
+
+
+def test_join_on_shared_tags_with_rename_carry_and_params(lake: Lake) -> None:
+    """Two inputs are joined on their shared tag; rename, carry and params reach the function and the table."""
+    sites = pa.table({"site": ["b", "a", "z"], "height": [100, 10, 0]})
+
+    def correct(fahrenheit: float | None, metres: int, per_metre: float) -> float | None:
+        return None if fahrenheit is None else fahrenheit - metres * per_metre
+
+    asset = packet_asset(
+        correct, inputs=["readings", "sites"], tag_columns=["reading_id", "site"], output_keys=["corrected"],
+        rename={"height": "metres"}, carry=["metres"], params={"per_metre": 0.5},
+    )  # fmt: skip
+    result = lake.run(make_upstream(lambda: ROWS), make_upstream(lambda: sites, "sites"), asset)
+    table = lake.table("correct")
+    assert table.select(["reading_id", "site", "metres", "corrected"]).to_pydict() == {
+        "reading_id": [1, 2, 3], "site": ["a", "b", "b"], "metres": [10, 100, 100], "corrected": [27.0, 162.0, None],
+    }  # fmt: skip
+    assert lake.metadata(result, "correct")["orcapod/rows_without_partner"] == {"readings": 0, "sites": 1}
+
+
+def test_chain_inherits_tags(lake: Lake) -> None:
+    """A packet asset of a packet asset inherits its tag columns."""
+    celsius = to_celsius_asset()
+
+    def to_kelvin(celsius: float | None) -> float | None:
+        return None if celsius is None else celsius + 273.15
+
+    kelvin = packet_asset(to_kelvin, inputs=celsius, output_keys=["kelvin"])
+    lake.run(make_upstream(lambda: ROWS), celsius, kelvin)
+    assert lake.table("to_kelvin").select(["reading_id", "kelvin"]).to_pydict() == {
+        "reading_id": [1, 2, 3],
+        "kelvin": [273.15, 373.15, None],
+    }
+
+
+def test_limit_keeps_results_and_leaves_the_table(lake: Lake) -> None:
+    """`limit` computes so many packets, keeps them, and writes no table; the next run computes the rest."""
+    readings, celsius = make_upstream(lambda: ROWS), to_celsius_asset()
+    tried = lake.run(readings, celsius, config={"limit": 2})
+    assert tried.asset_materializations_for_node("to_celsius") == []
+    assert not (lake.root / "to_celsius").exists()
+    assert lake.counts(lake.run(readings, celsius), "to_celsius") == (3, 2, 1, 0, 0)
+
+
+def test_rows_narrows_and_force_recomputes(lake: Lake) -> None:
+    """`rows` with `force` computes just the packets whose tags fulfil the condition again."""
+    calls: list[float | None] = []
+    readings, celsius = make_upstream(lambda: ROWS), to_celsius_asset(calls, match="version")
+    lake.run(readings, celsius)
+    calls.clear()
+    lake.run(readings, celsius, config={"rows": "reading_id >= 2 AND reading_id < 3", "force": True})
+    assert calls == [212.0]
+    with pytest.raises(InputError, match="no SQL condition"):
+        lake.run(readings, celsius, config={"rows": "no_such > 1"})
+
+
+def test_data_version_depends_on_tags_and_values_alone(lake: Lake) -> None:
+    """Order of the input and forced recomputation leave the data version; a changed value changes it."""
+    current = [ROWS]
+    readings, celsius = make_upstream(lambda: current[0]), to_celsius_asset()
+
+    def version(**options: Any) -> str:
+        (event,) = lake.run(readings, celsius, **options).asset_materializations_for_node("to_celsius")
+        return event.tags["dagster/data_version"]
+
+    first = version()
+    current[0] = ROWS.take([2, 0, 1])
+    assert version() == first
+    assert version(config={"force": True}) == first
+    current[0] = ROWS.slice(0, 2)
+    assert version() != first
+
+
+def test_a_static_partition_replaces_exactly_its_part(lake: Lake) -> None:
+    """Each partition's write replaces its own rows and no others; the column is inherited from the upstream."""
+    partitions = dg.StaticPartitionsDefinition(["a", "b"])
+    current = [ROWS]
+
+    @dg.asset(
+        name="readings",
+        partitions_def=partitions,
+        metadata={"partition_expr": "site"},
+        io_manager_key="packet_io_manager",
+    )
+    def readings(context) -> pa.Table:
+        return current[0].filter(pa.compute.equal(current[0]["site"], context.partition_key))
+
+    celsius = to_celsius_asset(tag_columns=["reading_id", "site"], partitions_def=partitions)
+    for key in ("a", "b"):
+        assert lake.run(readings, celsius, partition_key=key).success
+    assert sorted(lake.table("to_celsius")["reading_id"].to_pylist()) == [1, 2, 3]
+    current[0] = ROWS.slice(0, 2)
+    lake.run(readings, celsius, partition_key="b")
+    assert sorted(lake.table("to_celsius")["reading_id"].to_pylist()) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("table", "match"),
+    [
+        (pa.table({"reading_id": [1, 1], "fahrenheit": [1.0, 2.0]}), "more than one row"),
+        (pa.table({"reading_id": [1, None], "fahrenheit": [1.0, 2.0]}), "is null"),
+        (pa.table({"fahrenheit": [1.0, 2.0]}), "none of the tag columns"),
+        (pa.table({"reading_id": [1]}), "parameter 'fahrenheit' has no column"),
+        (pa.table({"reading_id": [1], "fahrenheit": ["x"]}), "column 'fahrenheit' has type string"),
+    ],
+)
+def test_bad_input_is_refused_by_name(lake: Lake, table: pa.Table, match: str) -> None:
+    """Repeated, null or missing tags, a missing column and a wrong type are refused before anything is computed."""
+    with pytest.raises(InputError, match=match):
+        lake.run(make_upstream(lambda: table), to_celsius_asset())
+    assert not (lake.root / "to_celsius").exists()
+
+
+def test_a_wrong_output_fails_its_packet_alone(lake: Lake) -> None:
+    """A return value of the wrong type or count is that packet's failure; the others are stored."""
+
+    def split(site: str) -> tuple[str, int]:
+        return ("a", 1) if site == "a" else ("b", 1, 2)  # type: ignore[return-value]
+
+    asset = packet_asset(split, inputs="readings", tag_columns=["reading_id"], output_keys=["l", "n"])
+    with pytest.raises(PacketFailuresError, match="returned 3 values, but declares 2"):
+        lake.run(make_upstream(lambda: ROWS), asset)
+
+
+def test_definitions_that_cannot_be_right_are_refused() -> None:
+    """Missing hints, variadics, reserved names and unknown params are refused at definition, by name."""
+
+    def no_hint(x) -> float:  # type: ignore[no-untyped-def]
+        return 1.0
+
+    def variadic(*xs: float) -> float:
+        return 1.0
+
+    def bare(x: list) -> float:  # type: ignore[type-arg]
+        return 1.0
+
+    def fine(x: float) -> float:
+        return x
+
+    settings: dict[str, Any] = {"inputs": "readings", "tag_columns": ["id"], "output_keys": ["y"]}
+    for function, text in (
+        (no_hint, "'x' has no type hint"),
+        (variadic, "takes any number"),
+        (bare, "no element type"),
+    ):
+        with pytest.raises(DefinitionError, match=text):
+            packet_asset(function, **settings)
+    for change, text in (
+        ({"output_keys": ["__y"]}, "reserved"),
+        ({"tag_columns": ["_tag_x"]}, "reserved"),
+        ({"params": {"z": 1}}, "no parameters"),
+        ({"carry": ["y"]}, "twice"),
+    ):
+        with pytest.raises(DefinitionError, match=text):
+            packet_asset(fine, **{**settings, **change})
+
+
+def test_other_io_managers_keep_working(tmp_path: Path) -> None:
+    """A project whose own assets return dicts and None keeps its io manager when a packet asset is added."""
+
+    @dg.asset
+    def settings() -> dict[str, int]:
+        return {"a": 1}
+
+    @dg.asset
+    def side_effect(settings: dict[str, int]) -> None:
+        assert settings == {"a": 1}
+
+    @dg.asset
+    def readings() -> list[dict[str, Any]]:
+        return ROWS.to_pylist()
+
+    resources = {
+        **packet_resources(root_uri=str(tmp_path / "lake")),
+        "io_manager": dg.FilesystemIOManager(base_dir=str(tmp_path / "fs")),
+    }
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert dg.materialize(
+            [settings, side_effect, readings, to_celsius_asset()], resources=resources, instance=instance
+        ).success
+
+
+logging.getLogger("dagster").setLevel(logging.CRITICAL)
