@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import os
 import signal
 import subprocess
@@ -269,8 +270,7 @@ def _environment() -> dict[str, str]:
 def _find_executable() -> str:
     """Return the git binary that GitPython chose; its import raises several things where there is none."""
     try:
-        import git
-
-        return str(git.Git.GIT_PYTHON_GIT_EXECUTABLE or "git")
+        # Not `import git`: type checkers take that for this very module.
+        return str(importlib.import_module("git").Git.GIT_PYTHON_GIT_EXECUTABLE or "git")
     except Exception as error:
         raise _GitError("GitPython found no git binary") from error
