@@ -114,6 +114,10 @@ def _bound_names(statement: ast.stmt) -> list[str]:
         return [statement.name]
     if isinstance(statement, ast.Import | ast.ImportFrom):
         return [name for name, _ in imported_names(statement)]
+    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
+        # A container that is filled after its definition: TABLE.append(x), TABLE.update(...).
+        filled = statement.value.func.value if isinstance(statement.value.func, ast.Attribute) else None
+        return [filled.id] if isinstance(filled, ast.Name) else []
     targets: list[ast.expr] = []
     if isinstance(statement, ast.Assign):
         targets = statement.targets
@@ -235,6 +239,8 @@ class _Closure:
         for position, statement in enumerate(module.bindings[chain[0]]):
             if isinstance(statement, ast.Import | ast.ImportFrom):
                 found = dict(imported_names(statement))[chain[0]]
+                if not self._is_own(_absolute(found, module.package)):
+                    self.texts[name] = f"import {found.module} {found.attribute}"
                 self._add_import(module, module.name, found, chain[1:])
                 continue
             if id(statement) in self._seen:

@@ -106,6 +106,8 @@ M, T, D, L = "project/main.py", "project/tools.py", "project/deep/inner.py", "pr
         (T, "return y + 1", "return y + 2", True),
         (D, "x * 3", "x * 4", True),
         (L, "return x", "return -x", True),
+        (M, "[1, 2]}", "[1, 2]}\nTABLE.update(b=3)", True),
+        (M, "import math\n", "import cmath as math\n", True),
     ],
 )  # fmt: skip
 def test_edits(tmp_path: Path, base: tuple[str, str], file: str, old: str, new: str, *, differs: bool) -> None:
