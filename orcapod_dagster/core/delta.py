@@ -364,6 +364,8 @@ class _Write:
         delay = 0.01
         while True:
             table = _open_any(self.uri, self.options) or self._create()
+            # Again, for another writer may have created the table, or changed it, since the first look.
+            _refuse_difference(self.uri, schema_difference(table_schema(table), self.schema))
             gone = supersede(table)
             actions = [*adds, *gone.rewritten, *gone.removes]
             if not actions and not _is_unfinished(table):
