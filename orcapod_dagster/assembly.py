@@ -13,6 +13,7 @@ import pyarrow as pa
 from orcapod_dagster.core import columns as names
 from orcapod_dagster.core.arrow import pc
 from orcapod_dagster.core.asset_write import AssetWrite
+from orcapod_dagster.core.casting import recast
 from orcapod_dagster.core.hashing import HASH_TYPE, RowSetDigest
 from orcapod_dagster.core.pod import FunctionPod
 from orcapod_dagster.core.result_cache import (
@@ -250,7 +251,7 @@ class AssetTable:
 
 
 def _same(mine: pa.Array, standing: pa.Array) -> bool:
-    return (mine if mine.type == standing.type else mine.cast(standing.type)).equals(standing)
+    return recast(mine, standing.type).equals(standing)
 
 
 def _digests(batches: Iterator[pa.RecordBatch], tags: int) -> tuple[RowSetDigest, RowSetDigest]:

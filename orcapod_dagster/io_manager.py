@@ -20,6 +20,7 @@ from orcapod_dagster.core.errors import InputError, MissingExtraError, Partition
 from orcapod_dagster.core.paths import join_uri
 from orcapod_dagster.core.predicates import Predicate
 from orcapod_dagster.core.sources import DeltaSource, TableSource
+from orcapod_dagster.core.storage_types import from_storage
 from orcapod_dagster.partitions import EXPR, EXPR_PROPERTY, plain, predicate_of
 
 _log = logging.getLogger(__name__)
@@ -292,15 +293,17 @@ def _of_dicts(rows: list[Mapping[str, Any]]) -> pa.Table:
 
 
 def _as_type(source: DeltaSource, wanted: Any, columns: Sequence[str] | None) -> Any:
-    names = list(columns) if columns is not None else source.schema.names
-    schema = pa.schema([source.schema.field(name) for name in names])
+    written = source.written_schema
+    names = list(columns) if columns is not None else written.names
+    schema = pa.schema([written.field(name) for name in names], metadata=written.metadata)
+    batches = (from_storage(batch, schema) for batch in source.scan(names))
     if wanted is TableSource or wanted is DeltaSource:
         return source
     if wanted is DeltaTable:
         return source.table
     if wanted is pa.RecordBatchReader:
-        return pa.RecordBatchReader.from_batches(schema, source.scan(names))
-    table = pa.Table.from_batches(source.scan(names), schema=schema)
+        return pa.RecordBatchReader.from_batches(schema, batches)
+    table = pa.Table.from_batches(batches, schema=schema)
     if wanted is ds.Dataset:
         return ds.dataset(table)
     module, name = getattr(wanted, "__module__", ""), getattr(wanted, "__name__", "")

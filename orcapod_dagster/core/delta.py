@@ -6,7 +6,6 @@ After an error the outcome of a commit is looked up, never assumed. No row value
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import fcntl
 import random
@@ -18,7 +17,7 @@ from typing import Any, Final, Literal
 from urllib.parse import unquote
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError as DeltaTableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
@@ -26,7 +25,6 @@ from orcapod_dagster.core.arrow import pc
 from orcapod_dagster.core.delta_files import local_path, remove_files, write_files
 from orcapod_dagster.core.errors import (
     CommitError,
-    ConversionError,
     LakeError,
     LakeFormatError,
     OrcapodError,
@@ -34,10 +32,16 @@ from orcapod_dagster.core.errors import (
     StorageError,
 )
 from orcapod_dagster.core.predicates import Predicate
+from orcapod_dagster.core.storage_types import (
+    arrow_schema,
+    same_meaning,
+    storage_schema,
+    table_from_storage,
+    to_storage,
+)
 
 FORMAT: Final = "1"
 FORMAT_PROPERTY: Final = "orcapod.format"
-SCHEMA_PROPERTY: Final = "orcapod.arrow_schema"
 COMMIT_ID: Final = "orcapod.commit_id"
 Evolve = Literal["refuse", "add", "overwrite"]
 OpenReader = Callable[[], pa.RecordBatchReader]
@@ -123,121 +127,13 @@ def dataset(table: DeltaTable) -> Any:
 
 def table_schema(table: DeltaTable) -> pa.Schema:
     """Return the Arrow schema to read with: the one that was written, else the table's own with plain types."""
-    plain = pa.schema([_plain_field(field) for field in pa.schema(table.schema().to_arrow())])
-    stored = table.metadata().configuration.get(SCHEMA_PROPERTY)
-    if stored is None:
-        return plain
-    written = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(stored)))
-    original = {field.name: field for field in written}
-    return pa.schema([original.get(field.name, field) for field in plain])
-
-
-def _plain_field(field: pa.Field) -> pa.Field:
-    return field.with_type(_plain(field.type))
-
-
-def _plain(t: pa.DataType) -> pa.DataType:
-    if pa.types.is_string_view(t) or pa.types.is_large_string(t):
-        return pa.string()
-    if pa.types.is_binary_view(t) or pa.types.is_large_binary(t):
-        return pa.binary()
-    if pa.types.is_map(t):
-        return pa.map_(_plain(t.key_type), pa.field("value", _plain(t.item_type), t.item_field.nullable))
-    if pa.types.is_struct(t):
-        return pa.struct([_plain_field(f) for f in t.fields])
-    if pa.types.is_list(t) or pa.types.is_large_list(t):
-        return pa.list_(pa.field("element", _plain(t.value_type), t.value_field.nullable))
-    return t
-
-
-def cast_batch(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Bring a batch to a schema with the same column names, by safe casts."""
-    if batch.schema.equals(schema):
-        return batch
-    arrays = [c if c.type == f.type else c.cast(f.type) for c, f in zip(batch.columns, schema, strict=True)]
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+    return arrow_schema(pa.schema(table.schema().to_arrow()))
 
 
 def last_commit_metadata(table: DeltaTable) -> dict[str, Any]:
     """Return what the newest commit says of itself."""
     with reading(table.table_uri):
         return dict(table.history(1)[0])
-
-
-# ---------------------------------------------------------------------------- types that Delta holds
-
-
-def storage_schema(schema: pa.Schema) -> pa.Schema:
-    """Return the schema in which Delta holds these columns without loss.
-
-    Raises:
-        ConversionError: a column's type cannot be held without loss; names the column.
-    """
-    fields: list[pa.Field] = []
-    for field in schema:
-        try:
-            fields.append(pa.field(field.name, _storage_type(field.type), field.nullable))
-        except ConversionError as error:
-            raise ConversionError(f"column {field.name!r}: {error}") from None
-    if not fields:
-        raise ConversionError("The data has no columns; a Delta table needs at least one.")
-    return pa.schema(fields)
-
-
-_WIDER: Final = {pa.uint8(): pa.int16(), pa.uint16(): pa.int32(), pa.uint32(): pa.int64(), pa.uint64(): pa.int64()}
-
-
-def _storage_type(t: pa.DataType) -> pa.DataType:
-    is_ = pa.types
-    if t in _WIDER:
-        return _WIDER[t]
-    if is_.is_dictionary(t):
-        return _storage_type(t.value_type)
-    if is_.is_fixed_size_binary(t):
-        return pa.binary()
-    if is_.is_map(t):
-        return pa.map_(_storage_type(t.key_type), pa.field("value", _storage_type(t.item_type), t.item_field.nullable))
-    if is_.is_struct(t) and t.num_fields:
-        return pa.struct([pa.field(f.name, _storage_type(f.type), f.nullable) for f in t.fields])
-    if is_.is_list(t) or is_.is_large_list(t) or is_.is_fixed_size_list(t) or "list_view" in str(t):
-        return pa.list_(pa.field("element", _storage_type(t.value_type), t.value_field.nullable))
-    if is_.is_time32(t):
-        return pa.int32()
-    if is_.is_time64(t) or is_.is_duration(t):
-        return pa.int64()
-    if is_.is_timestamp(t) and t.unit != "ns":
-        return pa.timestamp("us", "UTC" if t.tz else None)
-    if is_.is_date64(t):
-        return pa.date32()
-    if any(test(t) for test in _HELD):
-        return _plain(t)
-    raise ConversionError(
-        f"type {t} cannot be held by Delta without loss. Convert it upstream, e.g. timestamps to microseconds."
-    )
-
-
-_HELD: Final = (
-    pa.types.is_boolean, pa.types.is_signed_integer, pa.types.is_float32, pa.types.is_float64, pa.types.is_string,
-    pa.types.is_large_string, pa.types.is_string_view, pa.types.is_binary, pa.types.is_large_binary,
-    pa.types.is_binary_view, pa.types.is_date32, pa.types.is_decimal128, pa.types.is_null,
-)  # fmt: skip
-
-
-def _to_storage(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    arrays: list[pa.Array] = []
-    for column, field in zip(batch.columns, schema, strict=True):
-        if column.null_count and not field.nullable:
-            raise ConversionError(
-                f"column {field.name!r} holds {column.null_count} nulls, but is declared not null. Declare it nullable, or fill them."
-            )
-        try:
-            arrays.append(column if column.type == field.type else column.cast(field.type))
-        except pa.ArrowInvalid as error:
-            raise ConversionError(
-                f"column {field.name!r}: a value of type {column.type} does not fit {field.type}, in which Delta holds it. "
-                "Convert the column upstream."
-            ) from error
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 # ---------------------------------------------------------------------------- writing
@@ -306,13 +202,13 @@ def replace(
             f"{uri} is laid out in folders by {table.metadata().partition_columns}, which another engine did. Nothing was written. "
             "Name another asset, or remove the table."
         )
-    if difference and evolve == "overwrite" and where is None:
-        return _overwrite_schema(uri, open_reader, schema, storage_options, custom_metadata or {})
     if difference and evolve == "add" and all(line.startswith("new") for line in difference):
         _add_columns(uri, schema, storage_options)
-    else:
+    elif evolve != "overwrite" or where is not None:
         _refuse_difference(uri, difference)
     write = _Write(uri, schema, storage_options, properties or {}, custom_metadata or {}, plain_columns)
+    write.takes_schema = where is None
+    write.evolves = where is None and evolve == "overwrite"
     return write.run(open_reader, lambda current: write.superseded(current, where))
 
 
@@ -347,6 +243,10 @@ class _Write:
         self.options = storage_options
         self.plain_columns = plain_columns
         self.metadata = {**custom_metadata, COMMIT_ID: uuid.uuid4().hex}
+        self.takes_schema = False
+        """The whole table is replaced, so its schema may be as well, in the same commit."""
+        self.evolves = False
+        """Columns that differ are no error."""
 
     def run(self, open_reader: OpenReader, supersede: Callable[[DeltaTable], _Superseded]) -> WriteResult:
         rows = _Rows(open_reader, self.stored)
@@ -364,8 +264,9 @@ class _Write:
         delay = 0.01
         while True:
             table = _open_any(self.uri, self.options) or self._create()
-            # Again, for another writer may have created the table, or changed it, since the first look.
-            _refuse_difference(self.uri, schema_difference(table_schema(table), self.schema))
+            if not self.evolves:
+                # Again, for another writer may have created the table, or changed it, since the first look.
+                _refuse_difference(self.uri, schema_difference(table_schema(table), self.schema))
             gone = supersede(table)
             actions = [*adds, *gone.rewritten, *gone.removes]
             if not actions and not _is_unfinished(table):
@@ -394,7 +295,6 @@ class _Write:
         configuration = {
             "delta.checkpointInterval": "20",
             FORMAT_PROPERTY: FORMAT,
-            SCHEMA_PROPERTY: _schema_text(self.schema),
             **self.properties,
         }
         with _lock(self.uri):
@@ -413,7 +313,13 @@ class _Write:
 
     def _try(self, table: DeltaTable, actions: list[Any]) -> None:
         commit = CommitProperties(custom_metadata=self.metadata, max_commit_retries=0)
-        table.create_write_transaction(actions, "append", table.schema(), commit_properties=commit)
+        stored = Schema.from_arrow(self.stored)
+        if self.takes_schema and table.schema() != stored:
+            # The engine's overwrite names the new schema, and removes every file of the version it stands on by itself.
+            adds: list[Any] = [action for action in actions if isinstance(action, AddAction)]
+            table.create_write_transaction(adds, "overwrite", stored, commit_properties=commit)
+        else:
+            table.create_write_transaction(actions, "append", table.schema(), commit_properties=commit)
 
     def _committed_version(self) -> int | None:
         """Look up whether the commit happened, after an error that does not tell."""
@@ -438,7 +344,8 @@ class _Write:
                 continue
             found.removes.append(_remove(path, sizes[path]["size_bytes"]))
             if not pc.all(mask).as_py():
-                rest = fragment.to_table(schema=data.schema).filter(pc.invert(mask)).cast(self._existing(table))
+                rest = fragment.to_table(schema=data.schema).filter(pc.invert(mask))
+                rest = table_from_storage(rest, self._existing(table))
                 found.rewritten.extend(
                     write_files(self.uri, rest.to_batches(), rest.schema, self.options, self.plain_columns)
                 )
@@ -466,43 +373,18 @@ class _Rows:
     def batches(self) -> Iterator[pa.RecordBatch]:
         for batch in self._open():
             self.count += batch.num_rows
-            yield _to_storage(batch, self._stored)
+            yield to_storage(batch, self._stored)
 
 
-# ---------------------------------------------------------------------------- creating tables and changing their schema
-
-
-def _schema_text(schema: pa.Schema) -> str:
-    return base64.b64encode(schema.remove_metadata().serialize().to_pybytes()).decode()
-
-
-def _overwrite_schema(
-    uri: str,
-    open_reader: OpenReader,
-    schema: pa.Schema,
-    storage_options: Mapping[str, str] | None,
-    metadata: Mapping[str, str],
-) -> WriteResult:
-    """Replace rows and schema in one commit; gathers the rows, for only so the engine keeps their order."""
-    stored = storage_schema(schema)
-    rows = _Rows(open_reader, stored)
-    data = pa.Table.from_batches(rows.batches(), schema=stored).combine_chunks()
-    with _lock(uri), reading(uri):
-        table = DeltaTable(uri, storage_options=_options(storage_options))
-        commit = CommitProperties(custom_metadata=dict(metadata))
-        # With a predicate: a plain overwrite would let a concurrent append survive.
-        write_deltalake(
-            table, data, mode="overwrite", predicate="true", schema_mode="overwrite", commit_properties=commit
-        )
-        table.alter.set_table_properties({SCHEMA_PROPERTY: _schema_text(schema)}, raise_if_not_exists=False)
-    return WriteResult(table.version(), rows.count)
+# ---------------------------------------------------------------------------- schemas that differ
 
 
 def _add_columns(uri: str, schema: pa.Schema, storage_options: Mapping[str, str] | None) -> None:
     with _lock(uri), reading(uri):
         table = DeltaTable(uri, storage_options=_options(storage_options))
-        write_deltalake(table, storage_schema(schema).empty_table(), mode="append", schema_mode="merge")
-        table.alter.set_table_properties({SCHEMA_PROPERTY: _schema_text(schema)}, raise_if_not_exists=False)
+        known = {field.name for field in table.schema().fields}
+        wanted = Schema.from_arrow(storage_schema(schema))
+        table.alter.add_columns([field for field in wanted.fields if field.name not in known])
 
 
 def _refuse_difference(uri: str, difference: Sequence[str]) -> None:
@@ -522,7 +404,7 @@ def schema_difference(table: pa.Schema, data: pa.Schema) -> list[str]:
     if not lines and list(old) != list(new):
         lines.append(f"the order of the columns is {list(new)}, was {list(old)}")
     for name in old.keys() & new.keys():
-        if _storage_type(old[name].type) != _storage_type(new[name].type):
+        if not same_meaning(old[name].type, new[name].type):
             lines.append(f"column {name!r} is {new[name].type}, was {old[name].type}")
         elif new[name].nullable and not old[name].nullable:
             lines.append(f"column {name!r} may be null, was not null")

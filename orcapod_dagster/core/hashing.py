@@ -9,6 +9,7 @@ bytes go through BLAKE2b one by one).
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -16,6 +17,17 @@ from typing import Any, Final, NamedTuple
 import pyarrow as pa
 
 from orcapod_dagster.core.arrow import pc
+from orcapod_dagster.core.casting import (
+    is_binary,
+    is_list,
+    is_string,
+    item_rows,
+    list_parts,
+    map_parts,
+    one_array,
+    recast,
+    unencoded,
+)
 from orcapod_dagster.core.errors import UnsupportedTypeError
 from orcapod_dagster.core.types import ContentHash
 
@@ -42,13 +54,11 @@ def _u64(value: int) -> pa.Scalar:
     return pa.scalar(value & _MASK, _U64)
 
 
-def _constants(label: str, count: int) -> list[tuple[pa.Scalar, pa.Scalar]]:
-    """Return pairs of odd constants: 8-byte little-endian words of BLAKE2b-128 over `"<label>/<index>"`, lowest bit set."""
-    pairs: list[tuple[pa.Scalar, pa.Scalar]] = []
-    for index in range(count):
-        a, b = _words(f"{label}/{index}")
-        pairs.append((_u64(a | 1), _u64(b | 1)))
-    return pairs
+@lru_cache(maxsize=64)
+def _const(label: str, index: int = 0) -> tuple[pa.Scalar, pa.Scalar]:
+    """Return a pair of odd constants: the words of `"<label>/<index>"`, lowest bit set."""
+    a, b = _words(f"{label}/{index}")
+    return _u64(a | 1), _u64(b | 1)
 
 
 @lru_cache(maxsize=4096)
@@ -57,22 +67,18 @@ def _words(text: str) -> tuple[int, int]:
     return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
 
 
-_WORD: Final = _constants("word", _INLINE_BYTES // 8)
-(_LENGTH,) = _constants("length", 1)
-(_LONG,) = _constants("long", 1)
-(_NULL,) = _constants("null", 1)
-(_INDEX,) = _constants("index", 1)
-(_ITEM,) = _constants("item", 1)
-_S33: Final = _u64(33)
-_M1: Final = _u64(0xFF51AFD7ED558CCD)
-_M2: Final = _u64(0xC4CEB9FE1A85EC53)
-
-
 def _mix(h: pa.Array) -> pa.Array:
     """Apply the 64-bit finaliser of MurmurHash3 (A. Appleby, public domain): a bijection with 0 → 0."""
-    h = pc.multiply(pc.bit_wise_xor(h, pc.shift_right(h, _S33)), _M1)
-    h = pc.multiply(pc.bit_wise_xor(h, pc.shift_right(h, _S33)), _M2)
-    return pc.bit_wise_xor(h, pc.shift_right(h, _S33))
+    s33, m1, m2 = _mixers()
+    h = pc.multiply(pc.bit_wise_xor(h, pc.shift_right(h, s33)), m1)
+    h = pc.multiply(pc.bit_wise_xor(h, pc.shift_right(h, s33)), m2)
+    return pc.bit_wise_xor(h, pc.shift_right(h, s33))
+
+
+# Not at import: the first Arrow scalar imports pandas, where that is installed.
+@lru_cache(maxsize=1)
+def _mixers() -> tuple[pa.Scalar, pa.Scalar, pa.Scalar]:
+    return _u64(33), _u64(0xFF51AFD7ED558CCD), _u64(0xC4CEB9FE1A85EC53)
 
 
 # ---------------------------------------------------------------------------- rows
@@ -154,34 +160,27 @@ def _from_words(data: Any, rows: int) -> pa.Array:
 
 
 def _canonical(name: str, column: pa.Array | pa.ChunkedArray) -> pa.Array:
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
     try:
-        target = canonical_type(column.type)
+        return recast(one_array(column), canonical_type(column.type))
     except UnsupportedTypeError as error:
         raise UnsupportedTypeError(f"column {name!r}: {error}") from None
-    return canonical_array(column, target)
 
 
-def canonical_array(array: pa.Array, target: pa.DataType) -> pa.Array:
-    """Bring an array to its canonical type; values unchanged."""
-    if isinstance(array, pa.ExtensionArray):
-        array = array.storage
-    if array.type == target:
-        return array
-    return array.cast(target)
+def value_lanes(array: pa.Array) -> Lanes:
+    """Return the lanes of every value of an array, canonical or not; equal values of one type have equal lanes."""
+    return _lanes(recast(array, canonical_type(array.type)))
 
 
 def canonical_type(t: pa.DataType) -> pa.DataType:
     """Return the type whose encoding stands for all types of the same meaning (int32 → int64, large string → string).
 
     Raises:
-        UnsupportedTypeError: the type has no canonical encoding (unions, intervals, run-end encoded).
+        UnsupportedTypeError: the type has no canonical encoding (unions, intervals).
     """
     is_ = pa.types
     if isinstance(t, pa.BaseExtensionType):
         return canonical_type(t.storage_type)
-    if is_.is_dictionary(t):
+    if is_.is_dictionary(t) or is_.is_run_end_encoded(t):
         return canonical_type(t.value_type)
     for test, target in _CANONICAL:
         if test(t):
@@ -198,7 +197,7 @@ def canonical_type(t: pa.DataType) -> pa.DataType:
         return pa.map_(canonical_type(t.key_type), canonical_type(t.item_type))
     if is_.is_struct(t):
         return pa.struct([pa.field(f.name, canonical_type(f.type)) for f in t.fields])
-    if is_.is_list(t) or is_.is_large_list(t) or is_.is_fixed_size_list(t) or "list_view" in str(t):
+    if is_list(t):
         return pa.list_(pa.field("element", canonical_type(t.value_type)))
     raise UnsupportedTypeError(f"Arrow type {t} has no content hash. Convert the column to a supported type upstream.")
 
@@ -209,26 +208,22 @@ _CANONICAL: Final[tuple[tuple[Any, pa.DataType], ...]] = (
     (pa.types.is_uint64, pa.uint64()),
     (pa.types.is_integer, pa.int64()),
     (pa.types.is_floating, pa.float64()),
-    (pa.types.is_string, pa.string()),
-    (pa.types.is_large_string, pa.string()),
-    (pa.types.is_string_view, pa.string()),
-    (pa.types.is_binary, pa.binary()),
-    (pa.types.is_large_binary, pa.binary()),
-    (pa.types.is_binary_view, pa.binary()),
-    (pa.types.is_fixed_size_binary, pa.binary()),
+    (is_string, pa.string()),
+    (is_binary, pa.binary()),
     (pa.types.is_date, pa.date32()),
 )
 
 
 @lru_cache(maxsize=1024)
 def type_tag(t: pa.DataType) -> str:
-    """Return the text that stands for a canonical type in hashes; independent of nullability and child names."""
+    """Return the text that stands for a canonical type in hashes; independent of nullability and of the names of items."""
     if pa.types.is_map(t):
         return f"map<{type_tag(t.key_type)},{type_tag(t.item_type)}>"
     if pa.types.is_list(t):
         return f"list<{type_tag(t.value_type)}>"
     if pa.types.is_struct(t):
-        inner = ",".join(sorted(f"{f.name}:{type_tag(f.type)}" for f in t.fields))
+        # Names as JSON strings: no name can pass for another structure.
+        inner = ",".join(sorted(f"{json.dumps(f.name)}:{type_tag(f.type)}" for f in t.fields))
         return f"struct<{inner}>"
     if pa.types.is_decimal(t):
         return f"decimal({t.scale})"
@@ -242,7 +237,7 @@ def _lanes(array: pa.Array) -> Lanes:
     """Return the lanes of every value; nulls get the lanes of null."""
     t = array.type
     if pa.types.is_null(t):
-        return Lanes(pa.repeat(_NULL[0], len(array)), pa.repeat(_NULL[1], len(array)))
+        return Lanes(*(pa.repeat(null, len(array)) for null in _const("null")))
     if pa.types.is_string(t) or pa.types.is_binary(t):
         lanes = _binary_lanes(array)
     elif pa.types.is_map(t):
@@ -258,12 +253,13 @@ def _lanes(array: pa.Array) -> Lanes:
         lanes = _word_lanes(_to_words(array))
     if array.null_count:
         valid = array.is_valid()
-        lanes = Lanes(pc.if_else(valid, lanes.a, _NULL[0]), pc.if_else(valid, lanes.b, _NULL[1]))
+        null_a, null_b = _const("null")
+        lanes = Lanes(pc.if_else(valid, lanes.a, null_a), pc.if_else(valid, lanes.b, null_b))
     return lanes
 
 
 def _word_lanes(words: pa.Array) -> Lanes:
-    return Lanes(pc.multiply(words, _WORD[0][0]), pc.multiply(words, _WORD[0][1]))
+    return Lanes(*(pc.multiply(words, key) for key in _const("word")))
 
 
 def _to_words(array: pa.Array) -> pa.Array:
@@ -301,16 +297,17 @@ def _binary_lanes(array: pa.Array) -> Lanes:
     lengths = pc.binary_length(array)
     longest = pc.max(lengths).as_py() or 0
     size = lengths.cast(_U64)
-    extra: tuple[Any, Any] = (pc.multiply(size, _LENGTH[0]), pc.multiply(size, _LENGTH[1]))
+    extra = [pc.multiply(size, key) for key in _const("length")]
     if longest > _INLINE_BYTES:
         is_long = pc.greater(lengths, _INLINE_BYTES)
         array, longest = _digest_long(array, is_long), _INLINE_BYTES
         zero = _u64(0)
-        extra = tuple(pc.add(e, pc.if_else(is_long, k, zero)) for e, k in zip(extra, _LONG, strict=True))  # type: ignore[assignment]
+        extra = [pc.add(e, pc.if_else(is_long, key, zero)) for e, key in zip(extra, _const("long"), strict=True)]
     total_a, total_b = extra
     for position, word in enumerate(_padded_words(array, longest)):
-        total_a = pc.add(total_a, _mix(pc.multiply(word, _WORD[position][0])))
-        total_b = pc.add(total_b, _mix(pc.multiply(word, _WORD[position][1])))
+        key_a, key_b = _const("word", position)
+        total_a = pc.add(total_a, _mix(pc.multiply(word, key_a)))
+        total_b = pc.add(total_b, _mix(pc.multiply(word, key_b)))
     return Lanes(total_a, total_b)
 
 
@@ -334,67 +331,97 @@ def _padded_words(array: pa.Array, longest: int) -> Iterator[pa.Array]:
 
 
 def _list_lanes(array: pa.Array) -> Lanes:
-    child = _lanes(array.flatten())
-    ends, lengths = _ends(array)
-    starts = pc.subtract(ends, lengths)
-    index = pc.subtract(_count_up(len(child.a)), pc.take(starts, _parents(array, len(child.a))))
+    counts, items = list_parts(array)
+    child = _lanes(items)
+    lengths, starts, ends = _segments(counts)
+    index = pc.subtract(_count_up(len(child.a)), pc.take(starts, item_rows(counts)))
     step = pc.add(index, _u64(1))
-    parts = Lanes(
-        _mix(pc.add(child.a, pc.multiply(step, _INDEX[0]))),
-        _mix(pc.add(child.b, pc.multiply(step, _INDEX[1]))),
-    )
-    return _segment_sums(parts, starts, ends, lengths)
+    keys = _const("index")
+    parts = Lanes(*(_mix(pc.add(lane, pc.multiply(step, key))) for lane, key in zip(child, keys, strict=True)))
+    return _segment_sums(parts, lengths, starts, ends)
 
 
 def _map_lanes(array: pa.Array) -> Lanes:
     """Hash a map independent of the order of its entries."""
-    t = array.type
-    entry = pa.struct([pa.field("key", t.key_type, nullable=False), pa.field("value", t.item_type)])
-    entries = array.cast(pa.list_(pa.field("entries", entry, nullable=False)))
-    keys, items = entries.flatten().flatten()
-    key, item = _lanes(keys), _lanes(items)
+    counts, keys, items = map_parts(array)
     parts = Lanes(
-        _mix(pc.add(_mix(key.a), pc.multiply(_mix(item.a), _ITEM[0]))),
-        _mix(pc.add(_mix(key.b), pc.multiply(_mix(item.b), _ITEM[1]))),
+        *(
+            _mix(pc.add(_mix(key), pc.multiply(_mix(item), constant)))
+            for key, item, constant in zip(_lanes(keys), _lanes(items), _const("item"), strict=True)
+        )
     )
-    ends, lengths = _ends(entries)
-    return _segment_sums(parts, pc.subtract(ends, lengths), ends, lengths)
+    return _segment_sums(parts, *_segments(counts))
 
 
-def _ends(array: pa.Array) -> tuple[pa.Array, pa.Array]:
-    lengths = pc.fill_null(pc.list_value_length(array), 0).cast(_U64)
-    return pc.cumulative_sum(lengths), lengths
-
-
-def _parents(array: pa.Array, children: int) -> pa.Array:
-    if array.null_count == 0:
-        return pc.list_parent_indices(array)
-    position = _count_up(len(array)).filter(array.is_valid())
-    dense = array.filter(array.is_valid())
-    return pc.take(position, pc.list_parent_indices(dense)) if children else position.slice(0, 0)
+def _segments(counts: pa.Array) -> tuple[pa.Array, pa.Array, pa.Array]:
+    """Return length, start and end of each row's items among all items."""
+    lengths = pc.fill_null(counts, 0).cast(_U64)
+    ends = pc.cumulative_sum(lengths)
+    return lengths, pc.subtract(ends, lengths), ends
 
 
 def _count_up(count: int) -> pa.Array:
     return pc.subtract(pc.cumulative_sum(pa.repeat(_u64(1), count)), _u64(1))
 
 
-def _segment_sums(parts: Lanes, starts: pa.Array, ends: pa.Array, lengths: pa.Array) -> Lanes:
+def _segment_sums(parts: Lanes, lengths: pa.Array, starts: pa.Array, ends: pa.Array) -> Lanes:
     sums: list[pa.Array] = []
     zero = pa.array([0], _U64)
-    for lane, length_key in zip(parts, _LENGTH, strict=True):
+    for lane, length_key in zip(parts, _const("length"), strict=True):
         running = pa.concat_arrays([zero, pc.cumulative_sum(lane)])
         total = pc.subtract(pc.take(running, ends), pc.take(running, starts))
         sums.append(pc.add(total, pc.multiply(pc.add(lengths, _u64(1)), length_key)))
     return Lanes(sums[0], sums[1])
 
 
+def repeated_keys(lengths: pa.Array, keys: pa.Array) -> pa.Array | None:
+    """Find maps that hold a key twice.
+
+    Args:
+        lengths: entries per map; null for a null map.
+        keys: the keys of all maps, one after another.
+
+    Returns:
+        Boolean array, one per map, or `None` where no map does.
+    """
+    if not len(keys):
+        return None
+    rows = item_rows(lengths)
+    lanes = value_lanes(keys)
+    together = _mix(pc.add(lanes.a, _mix(pc.add(rows.cast(_U64), _u64(1)))))
+    if pc.count_distinct(together).as_py() == len(keys):
+        return None
+    entries = pa.table({"row": rows, "a": lanes.a, "b": lanes.b})
+    counted = entries.group_by(["row", "a", "b"]).aggregate([([], "count_all")])
+    twice = one_array(counted.filter(pc.greater(counted["count_all"], 1))["row"])
+    return pc.is_in(pa.array(range(len(lengths)), pa.int64()), value_set=twice) if len(twice) else None
+
+
 # ---------------------------------------------------------------------------- schemas and row sets
 
 
 def hash_schema(schema: pa.Schema) -> ContentHash:
-    """Hash a schema by names, canonical types and nullability, independent of column order."""
-    lines = sorted(f"{f.name}\0{type_tag(canonical_type(f.type))}\0{'?' if f.nullable else '!'}" for f in schema)
-    return ContentHash(SCHEMA_METHOD, hashlib.blake2b("\n".join(lines).encode(), digest_size=16).digest())
+    """Hash a schema by names, types and nullability at any depth; not by column order, nor by encodings (large, view, dictionary)."""
+    fields = "\n".join(sorted(map(_field_text, schema)))
+    return ContentHash(SCHEMA_METHOD, hashlib.blake2b(fields.encode(), digest_size=16).digest())
+
+
+def _field_text(field: pa.Field) -> str:
+    return f"{json.dumps(field.name)}:{_type_text(unencoded(field.type))}{'?' if field.nullable else ''}"
+
+
+def _type_text(t: pa.DataType) -> str:
+    """Return the text of a type without encodings: as Arrow names it, with the fields of nested ones spelled out."""
+    if isinstance(t, pa.BaseExtensionType):
+        return f"extension<{json.dumps(t.extension_name)},{_type_text(unencoded(t.storage_type))}>"
+    if pa.types.is_map(t):
+        return f"map<{_type_text(t.key_type)},{_field_text(t.item_field)}>"
+    if pa.types.is_struct(t):
+        return f"struct<{','.join(sorted(map(_field_text, t.fields)))}>"
+    if is_list(t):
+        size = f"[{t.list_size}]" if pa.types.is_fixed_size_list(t) else ""
+        return f"list<{_field_text(t.value_field)}>{size}"
+    return str(t)
 
 
 class RowSetDigest:

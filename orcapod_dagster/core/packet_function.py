@@ -23,6 +23,7 @@ from orcapod_dagster.core.hashing import hash_schema
 from orcapod_dagster.core.identity import function_content_hash, function_signature_hash
 from orcapod_dagster.core.signature import (
     checked_arrow_schema,
+    given_schema,
     input_schema as make_input_schema,
     output_keys as find_output_keys,
     output_schema as make_output_schema,
@@ -76,7 +77,8 @@ class PythonPacketFunction:
             function returns that many values.
         function_name: canonical name; default the function's own name. Part of the identity.
         version: `v<major>.<minor>`; the major version is part of the identity.
-        input_schema, output_schema: Python types by column, where type hints are missing or should be overruled.
+        input_schema, output_schema: Python types by column, or an Arrow schema, where type hints are missing or should
+            be overruled.
         label: for people; default the function name.
         executor: where it runs; default in this process.
         own_code: further packages whose code counts for the content hash.
@@ -94,8 +96,8 @@ class PythonPacketFunction:
         output_keys: str | Sequence[str] | None = None,
         function_name: str | None = None,
         version: str = "v0.0",
-        input_schema: Mapping[str, Any] | None = None,
-        output_schema: Mapping[str, Any] | None = None,
+        input_schema: Mapping[str, Any] | pa.Schema | None = None,
+        output_schema: Mapping[str, Any] | pa.Schema | None = None,
         label: str | None = None,
         executor: PythonFunctionExecutorProtocol | None = None,
         own_code: Sequence[Any] = (),
@@ -112,6 +114,7 @@ class PythonPacketFunction:
         self.own_code: Final = tuple(own_code)
         self._signature: Final = inspect.signature(function)
         hints = type_hints(function, self._owner)
+        input_schema, output_schema = given_schema(input_schema), given_schema(output_schema)
         self.input_packet_schema: Final = make_input_schema(self._signature, hints, input_schema, self._owner)
         self._record_type, self.output_keys = find_output_keys(output_keys, hints.get("return"), output_schema)
         self.output_packet_schema: Final = make_output_schema(

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 import pyarrow as pa
 
 from orcapod_dagster.core.arrow import pc
-from orcapod_dagster.core.converter import one_array
+from orcapod_dagster.core.casting import one_array
 from orcapod_dagster.core.datagrams import Datagram
 from orcapod_dagster.core.errors import ConversionError, OrcapodError, OutputCountError
 from orcapod_dagster.core.execution_data import EXECUTION_DATA_SCHEMA, check_executor, flatten_execution_data

@@ -39,6 +39,14 @@ def type_hints(function: Callable[..., Any], owner: str) -> dict[str, Any]:
         ) from error
 
 
+def given_schema(schema: Mapping[str, Any] | pa.Schema | None) -> Mapping[str, Any] | None:
+    """Return a schema argument as a mapping; the fields of an Arrow schema stand for types."""
+    if schema is None or not isinstance(schema, pa.Schema):
+        return schema
+    fields: list[pa.Field] = list(schema)
+    return {field.name: field for field in fields}
+
+
 def input_schema(
     signature: inspect.Signature, hints: Mapping[str, Any], given: Mapping[str, Any] | None, owner: str
 ) -> Schema:

@@ -14,7 +14,9 @@ from deltalake import DeltaTable
 
 from orcapod_dagster.core import delta
 from orcapod_dagster.core.arrow import pc
+from orcapod_dagster.core.casting import unencoded_schema
 from orcapod_dagster.core.predicates import Predicate
+from orcapod_dagster.core.storage_types import from_storage, table_from_storage
 
 _SCAN_ROWS = 65_536
 
@@ -28,7 +30,7 @@ class TableSource(ABC):
     @property
     @abstractmethod
     def schema(self) -> pa.Schema:
-        """All columns, with plain (no view, no dictionary) types."""
+        """All columns, in plain types (`casting.unencoded`): Arrow has no kernels for views, and few for dictionaries."""
 
     @property
     @abstractmethod
@@ -53,7 +55,8 @@ class MemorySource(TableSource):
     """A table in memory."""
 
     def __init__(self, table: pa.Table, description: str = "table in memory") -> None:
-        self._table = table
+        plain = unencoded_schema(table.schema)
+        self._table = table if plain == table.schema else table_from_storage(table, plain)
         self._description = description
 
     @property
@@ -94,14 +97,19 @@ class DeltaSource(TableSource):
         self._where = where
         self._description = description or table.table_uri
         self._version = table.version()
-        self._schema = delta.table_schema(table)
+        self._schema = unencoded_schema(self.written_schema)
         self._dataset = delta.dataset(table)
         self._fragments: list[Any] = list(self._dataset.get_fragments())
 
     @property
     def schema(self) -> pa.Schema:
-        """The schema that was written."""
+        """All columns, in plain types."""
         return self._schema
+
+    @cached_property
+    def written_schema(self) -> pa.Schema:
+        """The columns in the types that were written, for readers outside of the engine."""
+        return delta.table_schema(self.table)
 
     @property
     def version(self) -> int:
@@ -143,10 +151,10 @@ class DeltaSource(TableSource):
     def _read(self, fragment: Any, columns: Sequence[str]) -> pa.Table:
         with delta.reading(self._description):
             table = fragment.to_table(schema=self._dataset.schema, columns=list(columns))
-        return table.cast(self._chosen(columns))
+        return table_from_storage(table, self._chosen(columns))
 
     def _chosen(self, columns: Sequence[str]) -> pa.Schema:
-        return pa.schema([self._schema.field(name) for name in columns])
+        return pa.schema([self._schema.field(name) for name in columns], metadata=self._schema.metadata)
 
     def scan(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yield the rows file after file."""
@@ -161,7 +169,7 @@ class DeltaSource(TableSource):
                 )
                 for batch in scanner.to_batches():
                     if batch.num_rows:
-                        yield delta.cast_batch(batch, chosen)
+                        yield from_storage(batch, chosen)
 
     def take(self, positions: pa.Array, columns: Sequence[str]) -> pa.Table:
         """Read only the files and row groups that hold the positions."""
@@ -171,7 +179,7 @@ class DeltaSource(TableSource):
         in_order = _is_sorted(positions)
         order = None if in_order else pc.sort_indices(positions)
         wanted = positions if order is None else positions.take(order)
-        table = pa.concat_tables(list(self._pieces(wanted, columns))).cast(chosen)
+        table = pa.concat_tables(list(self._pieces(wanted, columns)))
         if order is not None:
             table = table.take(pc.sort_indices(order))
         return table
@@ -202,9 +210,10 @@ class DeltaSource(TableSource):
         low, high = bisect.bisect_right(ends, rows[0].as_py()), bisect.bisect_right(ends, rows[len(rows) - 1].as_py())
         if low == high == 0 and rows[len(rows) - 1].as_py() < 1:
             with delta.reading(self._description):
-                return fragment.scanner(
+                scanner = fragment.scanner(
                     schema=self._dataset.schema, columns=list(columns), batch_size=1, batch_readahead=0
-                ).head(1)
+                )
+                return table_from_storage(scanner.head(1), self._chosen(columns))
         subset = (
             fragment if (low, high) == (0, len(ends) - 1) else fragment.subset(row_group_ids=list(range(low, high + 1)))
         )

@@ -15,8 +15,8 @@ from typing import Any, Final
 import pyarrow as pa
 from deltalake import DeltaTable, QueryBuilder, write_deltalake
 
-from orcapod_dagster.core import converter
 from orcapod_dagster.core.arrow import pc
+from orcapod_dagster.core.casting import one_array, recast
 from orcapod_dagster.core.errors import InputError
 from orcapod_dagster.core.hashing import hash_lanes, hash_rows
 from orcapod_dagster.core.sources import TableSource
@@ -233,9 +233,7 @@ def count_up(count: int) -> pa.Array:
 
 
 def _single(column: Any, target: pa.DataType) -> pa.Array:
-    if isinstance(column, pa.ChunkedArray):
-        column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-    return column if column.type == target else column.cast(target)
+    return recast(one_array(column), target)
 
 
 def _renamed(batches: Iterator[pa.RecordBatch], names: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -295,7 +293,7 @@ def _match(left: pa.Array, right: pa.Array) -> tuple[pa.Array, pa.Array]:
         return pc.indices_nonzero(hit).cast(pa.int64()), found.filter(hit)
     pairs = _keyed(left, "left").join(_keyed(right, "right"), keys="key", join_type="inner")
     pairs = pairs.sort_by([("left", "ascending"), ("right", "ascending")])
-    return converter.one_array(pairs["left"]), converter.one_array(pairs["right"])
+    return one_array(pairs["left"]), one_array(pairs["right"])
 
 
 def _keyed(keys: pa.Array, name: str) -> pa.Table:

@@ -14,7 +14,8 @@ class Schema(Mapping[str, Any]):
     A column may be optional: its packet function's parameter has a default, so an input may lack it.
 
     Args:
-        fields: column name → Python type (`T | None` for a nullable column), in order.
+        fields: column name → Python type (`T | None` for a nullable column), in order. In place of a Python type there may
+            be an Arrow type or an Arrow field.
         optional: names of columns that an input may lack.
     """
 

@@ -9,11 +9,15 @@ import typing
 import uuid
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
-from hypothesis import given, strategies as st
+from numpy.typing import NDArray
+from python_types import same
 
 from orcapod_dagster.core import converter
 from orcapod_dagster.core.errors import ConversionError, InputError, UnsupportedTypeError
@@ -175,29 +179,174 @@ def test_anything_lossy_is_refused_by_name(column: pa.Array, hint: Any) -> None:
 
 
 def test_unknown_arrow_type_warns_and_becomes_any(caplog: pytest.LogCaptureFixture) -> None:
-    """An Arrow type without a Python counterpart logs a warning with that type."""
+    """An Arrow type without a Python counterpart logs a warning with that type, and becomes `Any`."""
     assert converter.python_type(pa.month_day_nano_interval()) is Any
     assert "month_day_nano_interval" in caplog.text
 
 
+def test_an_any_tells_where_it_came_from() -> None:
+    """An `Any` on the way to Arrow is refused with the whole type, the usual causes, and the Arrow type that it stood for."""
+    schema = converter.python_schema(pa.schema([("pause", pa.list_(pa.month_day_nano_interval()))]))
+    with pytest.raises(
+        UnsupportedTypeError, match=r"column 'pause': list\[.*Any.*usually comes from.*month_day_nano_interval"
+    ):
+        converter.arrow_schema(schema)
+
+    @dataclasses.dataclass
+    class Recording:
+        parts: dict[str, list[Any]]
+
+    with pytest.raises(UnsupportedTypeError, match=r"field 'parts' of .*Recording.*'Any' has no Arrow type"):
+        converter.arrow_field("c", list[Recording])
+
+
 def test_users_register_their_own_type() -> None:
-    """A type of the user's own takes one call."""
+    """A type of the user's own takes one call, and works at any depth from then on."""
 
     class Angle:
         def __init__(self, degrees: float) -> None:
             self.degrees = degrees
 
-    converter.register_type(
-        Angle,
-        converter.Codec(pa.float64(), frozenset({Angle}), lambda v: False, lambda a: a.degrees, Angle),
-    )
-    array = converter.to_array([Angle(90.0)], Angle, column="c")
-    assert array.to_pylist() == [90.0]
-    assert converter.to_python(array, Angle)[0].degrees == 90.0
+    converter.register_type(Angle, float, lambda angle: angle.degrees, Angle)
+    array = converter.to_array([[Angle(90.0)], None], list[Angle] | None, column="c")
+    assert array.to_pylist() == [[90.0], None]
+    assert converter.to_python(array, list[Angle])[0][0].degrees == 90.0
+    with pytest.raises(ConversionError, match="column 'c', row 0, element 0: got a float, expected"):
+        converter.to_array([[1.0]], list[Angle], column="c")
 
 
-@given(st.lists(st.none() | st.floats(allow_nan=False)), st.lists(st.none() | st.integers(-(2**63), 2**63 - 1)))
-def test_columns_of_numbers_round_trip(floats: list[float | None], ints: list[int | None]) -> None:
-    """Any optional floats and ints come back equal."""
-    assert converter.to_python(converter.to_array(floats, float | None, column="c"), float | None) == floats
-    assert converter.to_python(converter.to_array(ints, int | None, column="c"), int | None) == ints
+UserId = typing.NewType("UserId", int)
+
+
+class Partial(typing.TypedDict, total=False):
+    note: str
+
+
+class Node(typing.TypedDict):
+    children: list[Node]  # pyright: ignore[reportGeneralTypeIssues]
+
+
+@dataclasses.dataclass
+class Derived:
+    x: int
+    twice: int = dataclasses.field(init=False)
+
+
+@dataclasses.dataclass
+class WithKeywords:
+    x: int
+    y: int = dataclasses.field(default=1, kw_only=True)
+
+
+@pytest.mark.parametrize(
+    ("hint", "arrow_type", "values"),
+    [
+        (UserId, pa.int64(), [UserId(3)]),
+        (typing.Annotated[Decimal, pa.decimal128(20, 2)], pa.decimal128(20, 2), [Decimal("1.25")]),
+        (typing.Annotated[int, pa.uint64()], pa.uint64(), [2**64 - 1]),
+        (typing.Annotated[float, pa.float32()], pa.float32(), [1.5]),
+        (typing.Annotated[str, "a note"], pa.string(), ["a"]),
+        (Partial, pa.struct([("note", pa.string())]), [{}, {"note": "a"}]),
+        (WithKeywords, pa.struct([pa.field(n, pa.int64(), nullable=False) for n in "xy"]), [WithKeywords(1, y=2)]),
+        (frozenset[str], pa.list_(pa.field("element", pa.string(), nullable=False)), [frozenset({"a", "b"})]),
+        (pa.field("c", pa.int8()), pa.int8(), [1, None]),
+        (np.float32, pa.float32(), [np.float32(1.5)]),
+        (NDArray[np.int32], None, [np.arange(6, dtype=np.int32).reshape(2, 3)]),
+        (np.ndarray[tuple[int], np.dtype[np.float16]], None, [np.zeros(2, np.float16)]),
+    ],
+    ids=str,
+)
+def test_more_ways_to_write_a_type(hint: Any, arrow_type: pa.DataType | None, values: list[Any]) -> None:
+    """NewType, Annotated with an exact Arrow type, Arrow fields, numpy types: each has its Arrow type, and round-trips."""
+    array = converter.to_array(values, hint, column="c")
+    assert arrow_type is None or array.type == arrow_type
+    assert same(converter.to_python(array, hint), values)
+
+
+@pytest.mark.parametrize(
+    ("hint", "match"),
+    [
+        (Node, "contains itself"),
+        (Derived, "cannot be rebuilt"),
+        (Literal["a", 1], "of one type"),
+        (dict[str | None, int], "keys of a map"),
+        (np.ndarray, "NDArray"),
+        (NDArray[np.complex128], "number or bool"),
+        (tuple[()], "without fields"),
+    ],
+    ids=str,
+)
+def test_types_that_could_lose_something_are_refused(hint: Any, match: str) -> None:
+    """A type whose values could not be rebuilt exactly is refused at definition, with the reason."""
+    with pytest.raises(UnsupportedTypeError, match=match):
+        converter.codec_of(hint)
+
+
+class Position(NamedTuple):
+    x: int
+
+
+class Deeper(Position):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("hint", "value", "match"),
+    [
+        (list[float], [1.0, "a"], "element 1: got a str"),
+        (dict[str, list[int]], {"a": [1], "b": [2, None]}, "the value of entry 1, element 1: got None"),
+        (Point, Point(1, ["a"]), "field 'path', element 0: got a str"),
+        (Box, {"size": 1, "inner": {}, "more": 2}, "further keys"),
+        (Box, {"size": 1}, "without"),
+        (Position, Deeper(1), "got a Deeper"),
+        (tuple[int, int], (1, 2, 3), "a tuple of 3 values"),
+        (dt.time, dt.time(1, tzinfo=dt.UTC), "time zone"),
+        (dt.datetime, pd.Timestamp("2024-01-01T00:00:00.000000001Z"), "nanoseconds"),
+        (converter.NaiveDatetime, NOW, "aware"),
+        (dt.timedelta, dt.timedelta.max, "got a timedelta"),
+        (Decimal, Decimal("1e-19"), "data loss"),
+        (Decimal, Decimal("NaN"), "not a valid"),
+        (Color, "RED", "got a str"),
+        (typing.Annotated[float, pa.float32()], 0.1, "does not hold it"),
+        (typing.Annotated[int, pa.int8()], 128, "got a int"),
+        (NDArray[np.int32], np.zeros(1, np.int64), "an array of int64"),
+        (NDArray[np.int32], np.ma.masked_array([1], [True], dtype=np.int32), "MaskedArray"),
+        (np.ndarray[tuple[int], np.dtype[np.int32]], np.zeros((1, 1), np.int32), "2 dimensions"),
+        (np.int8, 1, "got a int"),
+    ],
+    ids=str,
+)
+def test_a_misfit_is_named_by_its_place(hint: Any, value: Any, match: str) -> None:
+    """A value that does not fit is named by column, row and the way to it, and never changed in silence."""
+    good = converter.to_array([], hint, column="c")
+    assert not len(good)
+    with pytest.raises(ConversionError, match=f"column 'c', row 7.*{match}"):
+        converter.to_array([value], hint, column="c", first_row=7)
+
+
+@pytest.mark.parametrize(
+    ("column", "hint", "bad"),
+    [
+        (pa.array([[1], [1, None], None]), list[int], [False, True, True]),
+        (pa.array([[1], [1, None], None]), list[int] | None, [False, True, False]),
+        (pa.array([{"a": [None]}, {"a": []}]), TypedDict("T", {"a": list[str]}), [True, False]),
+        (pa.array(["RED", "GREEN", None]), Color | None, [False, True, False]),
+        (pa.array([["a"], ["b", "x"]]), list[Literal["a", "b"]], [False, True]),
+        (pa.array([[("a", 1), ("a", 2)], [("a", 1)]], pa.map_(pa.string(), pa.int64())), dict[str, int], [True, False]),
+        (pa.array([[("a", None)], []], pa.map_(pa.string(), pa.int64())), dict[str, int], [True, False]),
+    ],
+)
+def test_rows_that_a_parameter_does_not_take(column: pa.Array, hint: Any, bad: list[bool]) -> None:
+    """Nulls at any depth, unknown names and repeated keys are found per row, so that only those packets fail."""
+    conformed = converter.conform(column, hint, name="c")
+    found = converter.misfits(conformed, hint)
+    assert found is not None
+    assert found.to_pylist() == bad
+    good = conformed.filter(pc.invert(found))
+    assert converter.misfits(good, hint) is None
+    converter.to_python(good, hint)
+
+
+def test_integers_above_2_53_widen_where_a_float_holds_them() -> None:
+    """Int → float is taken exactly where every value is a float, not only up to 2**53."""
+    assert converter.conform(pa.array([2**60]), float, name="c").to_pylist() == [2.0**60]

@@ -157,44 +157,6 @@ def test_a_physically_partitioned_table_of_another_engine(tmp_path: Path) -> Non
 # ---------------------------------------------------------------------------- types
 
 
-def unreadable(array: pa.Array) -> Any:
-    return pytest.param(array, id=str(array.type))
-
-
-@pytest.mark.parametrize(
-    "array",
-    [
-        pa.array([255, None], pa.uint8()),
-        pa.array([65_535, None], pa.uint16()),
-        pa.array([2**32 - 1, None], pa.uint32()),
-        pa.array([1, None], pa.duration("us")),
-        pa.array([1, None], pa.time64("us")),
-        unreadable(pa.array([1, None], pa.time32("s"))),
-        unreadable(pa.array([1, None], pa.time32("ms"))),
-        pa.array([b"x" * 16, None], pa.binary(16)),
-        pa.array([1000, None], pa.timestamp("ms", "America/New_York")),
-        pa.array([dt.date(2020, 1, 1), None], pa.date64()),
-        pa.array([[dt.timedelta(1)], None], pa.list_(pa.duration("us"))),
-        unreadable(pa.array([[dt.time(1)], None], pa.list_(pa.time32("s")))),
-        pa.array([[1.0, 2.0], None], pa.list_(pa.float32(), 2)),
-        pa.array([[("a", "b")], None], pa.map_(pa.string(), pa.string())),
-        pa.array([{"x": dt.time(1)}, None], pa.struct([("x", pa.time64("us"))])),
-        pa.array([None, None], pa.null()),
-    ],
-    ids=lambda array: str(array.type),
-)
-def test_types_that_delta_lacks_come_back(tmp_path: Path, array: pa.Array) -> None:
-    """A column whose type Delta does not have is either refused or comes back with its type and values."""
-    try:
-        replace(tmp_path / "t", pa.table({"id": [1, 2], "x": array}))
-    except ConversionError as error:
-        assert "'x'" in str(error)  # noqa: PT017  # refusing is right too
-        return
-    back = read(tmp_path / "t")["x"]
-    assert back.type.equals(array.type)
-    assert back.to_pylist() == array.to_pylist()
-
-
 @pytest.mark.parametrize(
     "array",
     [

@@ -13,6 +13,7 @@ from orcapod_dagster.core.columns import INPUT_HASH, RECORD_ID
 from orcapod_dagster.core.databases.base import ArrowDatabase
 from orcapod_dagster.core.paths import join_uri
 from orcapod_dagster.core.sources import DeltaSource, TableSource
+from orcapod_dagster.core.storage_types import table_from_storage
 
 _PLAIN = (RECORD_ID, INPUT_HASH)
 
@@ -83,4 +84,4 @@ class DeltaTableDatabase(ArrowDatabase):
         literals = ", ".join(f"X'{key.hex()}'" for key in keys.to_pylist()) or "X''"
         query = f'SELECT {chosen} FROM records WHERE "{column}" IN ({literals})'  # noqa: S608  # quoted names, hexadecimal keys
         found = QueryBuilder().register("records", table).execute(query)
-        return pa.table(found.read_all()).cast(pa.schema([schema.field(name) for name in wanted]))
+        return table_from_storage(pa.table(found.read_all()), pa.schema([schema.field(name) for name in wanted]))
