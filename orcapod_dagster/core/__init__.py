@@ -1,5 +1,6 @@
 """The engine: plain Python and Arrow; nothing below here imports dagster."""
 
+from orcapod_dagster.core.columns import ColumnConfig
 from orcapod_dagster.core.databases import ArrowDatabase, DeltaTableDatabase, InMemoryArrowDatabase
 from orcapod_dagster.core.datagrams import Datagram, Packet, Tag
 from orcapod_dagster.core.executors.base import (
@@ -22,6 +23,7 @@ from orcapod_dagster.core.types import ContentHash, Schema
 __all__ = [
     "ArrowDatabase",
     "CachedPacketFunction",
+    "ColumnConfig",
     "ContentHash",
     "Datagram",
     "DeltaTableDatabase",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 
 from orcapod_dagster.core.errors import DefinitionError
 
@@ -45,3 +46,82 @@ def refuse_reserved(names: Iterable[str], owner: str) -> None:
             f"{owner} has columns with reserved names: {', '.join(bad)}. Names that begin with or are "
             f"{reserved} belong to orcapod-dagster. Rename these columns."
         )
+
+
+# ---------------------------------------------------------------------------- kinds of columns of a datagram
+
+ColumnKind = Literal["data", "meta", "source", "system_tags", "context"]
+"""What a column of a datagram is, told by its name; all but `"data"` have reserved names."""
+
+KIND_PREFIXES: Final[dict[ColumnKind, str]] = {
+    "meta": META_PREFIX,
+    "source": SOURCE_PREFIX,
+    "system_tags": TAG_PREFIX,
+}
+
+
+def column_kind(name: str) -> ColumnKind:
+    """Return what a column with this name is."""
+    if name == CONTEXT_KEY:
+        return "context"
+    for kind, prefix in KIND_PREFIXES.items():
+        if name.startswith(prefix):
+            return kind
+    return "data"
+
+
+def prefixed(name: str, kind: ColumnKind) -> str:
+    """Return the name of a column of this kind with its prefix, which may be there already."""
+    prefix = KIND_PREFIXES[kind]
+    return name if name.startswith(prefix) else prefix + name
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnConfig:
+    """Which columns beside the data a datagram gives.
+
+    Where a kind takes names, `True` means all columns of the kind, and a collection those named, with or without the
+    prefix. A kind that a datagram does not have (`source` of a tag) adds nothing.
+
+    Attributes:
+        meta: columns `__<name>`.
+        source: columns `_source_<column>` of a packet: one per data column, null where nothing is known.
+        system_tags: columns `_tag_<name>` of a tag.
+        context: the column `_context_key`.
+    """
+
+    meta: bool | Collection[str] = False
+    source: bool | Collection[str] = False
+    system_tags: bool | Collection[str] = False
+    context: bool = False
+
+    def __post_init__(self) -> None:
+        for kind in KIND_PREFIXES:
+            value = getattr(self, kind)
+            if isinstance(value, str):
+                raise TypeError(f"{kind}={value!r} is one string; give a collection of names, e.g. [{value!r}].")
+
+    @classmethod
+    def all(cls) -> ColumnConfig:
+        """Return the configuration that leaves nothing out."""
+        return cls(meta=True, source=True, system_tags=True, context=True)
+
+    @classmethod
+    def of(cls, columns: ColumnConfig | Mapping[str, Any] | None) -> ColumnConfig:
+        """Return the configuration that a mapping from kind to choice spells; data alone for `None`."""
+        return columns if isinstance(columns, ColumnConfig) else cls(**(columns or {}))
+
+    def choose(self, kind: ColumnKind, names: Collection[str]) -> list[str]:
+        """Return those of a kind's columns that are wanted, in their order.
+
+        Raises:
+            KeyError: a name is wanted that is not there.
+        """
+        wanted = getattr(self, kind)
+        if isinstance(wanted, bool):
+            return list(names) if wanted else []
+        asked = {prefixed(name, kind) for name in wanted}
+        unknown = sorted(asked.difference(names))
+        if unknown:
+            raise KeyError(f"No {kind} column {unknown[0]!r}; there are {list(names)}.")
+        return [name for name in names if name in asked]

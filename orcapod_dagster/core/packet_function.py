@@ -236,22 +236,24 @@ class PythonPacketFunction:
             InputError: a column is missing, of another type, or null where the parameter takes no null.
         """
         columns = self.bind_packet(packet)
-        for name, array in columns.items():
-            if array.null_count and not self.input_arrow_schema.field(name).nullable:
-                raise InputError(null_message(self._owner, name))
         return {name: converter.to_python(array, self.input_packet_schema[name])[0] for name, array in columns.items()}
 
     def bind_packet(self, packet: Packet) -> dict[str, pa.Array]:
-        """Return the consumed columns of one packet as one-row arrays of the parameters' types."""
+        """Return the consumed columns of one packet as one-row arrays of the parameters' types.
+
+        Raises:
+            InputError: a column is missing, of another type, or null where the parameter takes no null.
+        """
         table = packet.as_table()
-        return self.bind_columns({name: table[name] for name in table.column_names}, 1)
+        columns = self.bind_columns({name: table[name] for name in table.column_names}, 1)
+        for name, array in columns.items():
+            if array.null_count and not self.input_arrow_schema.field(name).nullable:
+                raise InputError(null_message(self._owner, name))
+        return columns
 
     def output_packet(self, output: Any) -> Packet:
-        """Make the output packet of one return value."""
-        columns = self.split_outputs([output])
-        for name, values in columns.items():
-            converter.to_array(values, self.output_packet_schema[name], column=name, owner=self._owner)
-        return Packet({n: v[0] for n, v in columns.items()}, self.output_packet_schema).with_source(self.uri)
+        """Make the output packet of one return value; what the function does to that later does not change the packet."""
+        return Packet(self.outputs_to_batch([output]), self.output_packet_schema).with_source(self.uri)
 
     # ------------------------------------------------------------------ many rows
 

@@ -7,7 +7,6 @@ context are one-row tables, broadcast over the rows they describe; `CONTEXT_HASH
 from __future__ import annotations
 
 import datetime as dt
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -175,7 +174,7 @@ class ResultCache:
             return
         self.store_batch(
             pa.array([input_packet.content_hash().digest], HASH_TYPE),
-            output_packet.as_table().combine_chunks().to_batches()[0] if len(output_packet) else _no_columns(1),
+            output_packet.as_table().combine_chunks().to_batches()[0],
             Context.of(variation_datagram, execution_datagram),
             [duration],
             record_ids=output_packet.datagram_id.bytes,
@@ -305,16 +304,9 @@ def _newest_first(keys: pa.Array, stamps: pa.Array, mask: pa.Array, source: Tabl
     return Snapshot(keys, positions, source)
 
 
-def _no_columns(rows: int) -> pa.RecordBatch:
-    return pa.RecordBatch.from_struct_array(pa.array([{}] * rows, pa.struct([])))
-
-
 def _packet_of(record: pa.Table) -> Packet:
-    data = record.select([n for n in record.column_names if not names.is_reserved(n)])
-    meta = {n: record[n][0].as_py() for n in record.column_names if names.is_reserved(n) and n != CONTEXT_HASH}
-    record_id = uuid.UUID(bytes=meta[names.RECORD_ID])
-    meta[names.RECORD_ID] = str(record_id)
-    return Packet(data.combine_chunks(), meta_info={**meta, names.COMPUTED: False}, record_id=record_id)
+    shown = record.select([n for n in record.column_names if n != CONTEXT_HASH])
+    return Packet(shown.combine_chunks(), meta_info={names.COMPUTED: False})
 
 
 # ---------------------------------------------------------------------------- a packet function with its cache
@@ -374,7 +366,7 @@ class CachedPacketFunction(PacketFunctionWrapper):
             return None
         if not skip_insert:
             self.record_packet(packet, output)
-        return output.with_meta_columns(**{names.COMPUTED: True})
+        return output.with_meta_columns(computed=True)
 
     def record_packet(self, input_packet: Packet, output_packet: Packet, skip_duplicates: bool = False) -> None:
         """Store a result that was computed elsewhere."""
@@ -393,8 +385,8 @@ class CachedPacketFunction(PacketFunctionWrapper):
         found = self.cache.lookup(self._consumed(packet), constraints)
         if found is None:
             return None
-        typed = Packet(found.as_table(), self.packet_function.output_packet_schema, found.meta(), found.datagram_id)
-        return typed.with_source(self.packet_function.uri)
+        everything = found.as_table(columns=names.ColumnConfig.all())
+        return Packet(everything, self.packet_function.output_packet_schema).with_source(self.packet_function.uri)
 
     def get_all_cached_outputs(self, include_system_columns: bool = False) -> pa.Table | None:
         """Return all stored outputs, or `None`."""

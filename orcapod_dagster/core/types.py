@@ -19,13 +19,18 @@ class Schema(Mapping[str, Any]):
         optional: names of columns that an input may lack.
     """
 
-    __slots__ = ("_fields", "optional")
+    __slots__ = ("_fields", "_optional")
 
     def __init__(
         self, fields: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), optional: Iterable[str] = ()
     ) -> None:
         self._fields: dict[str, Any] = dict(fields)
-        self.optional: frozenset[str] = frozenset(optional)
+        self._optional: frozenset[str] = frozenset(optional)
+
+    @property
+    def optional(self) -> frozenset[str]:
+        """Names of columns that an input may lack."""
+        return self._optional
 
     def __getitem__(self, key: str) -> Any:
         return self._fields[key]
