@@ -9,7 +9,6 @@ from typing import Any, Final
 
 import dagster as dg
 import pyarrow as pa
-import pyarrow.dataset as ds
 from deltalake import DeltaTable
 from pydantic import Field
 
@@ -237,11 +236,16 @@ def _as_write(value: Any, owner: str) -> AssetWrite:
         )
     if isinstance(value, pa.RecordBatchReader):
         return _of_reader(value)
-    if isinstance(value, ds.Dataset):
+    if _is_dataset(type(value)):
         scanner = value.scanner
         return AssetWrite(value.schema, lambda: scanner().to_reader())
     table = _to_table(value, owner)
     return AssetWrite(table.schema, table.to_reader)
+
+
+def _is_dataset(kind: type) -> bool:
+    """Tell whether a class is a pyarrow dataset, without importing that module."""
+    return any(one.__module__ == "pyarrow._dataset" and one.__name__ == "Dataset" for one in kind.__mro__)
 
 
 def _of_reader(reader: pa.RecordBatchReader) -> AssetWrite:
@@ -304,7 +308,9 @@ def _as_type(source: DeltaSource, wanted: Any, columns: Sequence[str] | None) ->
     if wanted is pa.RecordBatchReader:
         return pa.RecordBatchReader.from_batches(schema, batches)
     table = pa.Table.from_batches(batches, schema=schema)
-    if wanted is ds.Dataset:
+    if isinstance(wanted, type) and _is_dataset(wanted):
+        import pyarrow.dataset as ds  # imports pandas, where that is installed
+
         return ds.dataset(table)
     module, name = getattr(wanted, "__module__", ""), getattr(wanted, "__name__", "")
     if module.startswith("polars"):

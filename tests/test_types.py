@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from arrow_types import BY_VALUE, KEPT, REFUSED
 
-from orcapod_dagster import DeltaLakeIOManager
+from orcapod_dagster import DeltaLakeIOManager, packet_asset, packet_resources
 from orcapod_dagster.core import (
     Datagram,
     DeltaTableDatabase,
@@ -169,3 +169,51 @@ def test_a_table_of_all_types_at_once(tmp_path: Path) -> None:
     assert seen[0].schema == table.schema
     for name in table.column_names:
         assert_same(converter_free(seen[0][name]), converter_free(table[name]))
+
+
+def test_an_upstream_that_changes_widths_causes_no_miss(tmp_path: Path) -> None:
+    """int32 → int64, string → large_string or dictionary, nullable → not, other order of columns: nothing is computed again."""
+    n, name, values = pa.array([1, 2], pa.int32()), pa.array(["a", "b"]), pa.array([[1.5], []], pa.list_(pa.float32()))
+    required = pa.schema(
+        [
+            ("values", pa.list_(pa.float64())),
+            pa.field("id", pa.int64(), nullable=False),
+            ("name", pa.large_string()),
+            pa.field("n", pa.int64(), nullable=False),
+        ]
+    )
+    first = pa.table({"id": n, "n": n, "name": name, "values": values})
+    versions = [
+        first,
+        first.set_column(1, "n", n.cast(pa.int64())),
+        first.set_column(2, "name", name.cast(pa.large_string())),
+        first.set_column(2, "name", name.dictionary_encode()),
+        first.select(["values", "name", "n", "id"]),
+        pa.table([values.cast(pa.list_(pa.float64())), n.cast(pa.int64()), name.cast(pa.large_string()), n.cast(pa.int64())], schema=required),
+    ]  # fmt: skip
+    current: list[pa.Table] = []
+
+    @dg.asset(metadata={"orcapod/schema_evolution": "overwrite"}, io_manager_key="packet_io_manager")
+    def upstream() -> pa.Table:
+        return current[-1]
+
+    def describe(n: int, name: str, values: list[float]) -> str:
+        return f"{n}{name}{values}"
+
+    described = packet_asset(
+        describe,
+        inputs="upstream",
+        tag_columns=["id"],
+        output_keys="text",
+        metadata={"orcapod/schema_evolution": "overwrite"},
+    )
+    computed: list[Any] = []
+    with dg.DagsterInstance.ephemeral() as instance:
+        for table in versions:
+            current.append(table)
+            result = dg.materialize(
+                [upstream, described], instance=instance, resources=packet_resources(root_uri=str(tmp_path))
+            )
+            (event,) = result.asset_materializations_for_node("describe")
+            computed.append(event.metadata["orcapod/packets_computed"].value)
+    assert computed == [2, 0, 0, 0, 0, 0]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any, Final
 
 import pyarrow as pa
@@ -166,11 +167,15 @@ def _exact_float(array: pa.Array, target: pa.DataType) -> pa.Array:
 # ---------------------------------------------------------------------------- nested arrays from their parts
 
 
-def list_array(lengths: pa.Array, child: pa.Array, target: pa.DataType) -> pa.Array:
+Lengths = pa.Array | Sequence[int | None]
+"""Items per row, null for a null row: an array of integers, or (cheaper for a few rows) a list."""
+
+
+def list_array(lengths: Lengths, child: pa.Array, target: pa.DataType) -> pa.Array:
     """Make an array of lists, plain, large or view.
 
     Args:
-        lengths: integers, items per row; null for a null row.
+        lengths: items per row.
         child: the items of all rows, one after another.
         target: the type.
     """
@@ -181,13 +186,13 @@ def list_array(lengths: pa.Array, child: pa.Array, target: pa.DataType) -> pa.Ar
             (pa.ListViewArray, pa.int32()) if is_.is_list_view(target) else (pa.LargeListViewArray, pa.int64())
         )
         starts = plain.offsets.slice(0, len(plain)).cast(number)
-        sizes = pc.fill_null(lengths, 0).cast(number)
+        sizes = pc.fill_null(pa.array(lengths, number), 0)
         return view.from_arrays(starts, sizes, child, type=target, mask=_mask(lengths))
     make = pa.LargeListArray if is_.is_large_list(target) else pa.ListArray
     return make.from_arrays(_offsets(lengths, target, len(child)), child, type=target, mask=_mask(lengths))
 
 
-def map_array(lengths: pa.Array, keys: pa.Array, items: pa.Array, target: pa.DataType) -> pa.Array:
+def map_array(lengths: Lengths, keys: pa.Array, items: pa.Array, target: pa.DataType) -> pa.Array:
     """Make a map array; `lengths` as in `list_array`."""
     return pa.MapArray.from_arrays(_offsets(lengths, target, len(keys)), keys, items, type=target, mask=_mask(lengths))
 
@@ -243,16 +248,21 @@ def item_rows(lengths: pa.Array) -> pa.Array:
     return pc.list_parent_indices(list_array(counts, pa.nulls(total), pa.large_list(pa.null()))).cast(pa.int64())
 
 
-def _offsets(lengths: pa.Array, target: pa.DataType, children: int) -> pa.Array:
+def _offsets(lengths: Lengths, target: pa.DataType, children: int) -> pa.Array:
+    number = pa.int64() if pa.types.is_large_list(target) else pa.int32()
     if not pa.types.is_large_list(target) and children > _INT32_MAX:
         raise pa.ArrowInvalid(f"{children} items in one batch, more than {target} can count. Use smaller batches.")
+    if not isinstance(lengths, pa.Array):
+        return pa.array([0, *accumulate(length or 0 for length in lengths)], number)
     counted = pc.cumulative_sum(pc.fill_null(lengths, 0).cast(pa.int64()))
     offsets = pa.concat_arrays([pa.array([0], pa.int64()), counted])
-    return offsets if pa.types.is_large_list(target) else offsets.cast(pa.int32())
+    return offsets.cast(number)
 
 
-def _mask(lengths: pa.Array) -> Any:
-    return lengths.is_null() if lengths.null_count else None
+def _mask(lengths: Lengths) -> Any:
+    if isinstance(lengths, pa.Array):
+        return lengths.is_null() if lengths.null_count else None
+    return pa.array([length is None for length in lengths], pa.bool_()) if None in lengths else None
 
 
 # ---------------------------------------------------------------------------- what a type does not take

@@ -80,7 +80,7 @@ class ListCodec(Codec):
         _refuse_others(values, self.python_class)
         lengths = _lengths(values)
         items = _encode_parts(self.element, chain.from_iterable(filter(None, values)), lengths, "element")
-        return list_array(pa.array(lengths, pa.int64()), items, self.arrow_type)
+        return list_array(lengths, items, self.arrow_type)
 
     def decode(self, array: pa.Array) -> list[Any]:
         counts, children = list_parts(array)
@@ -159,7 +159,7 @@ class MapCodec(Codec):
         items = _encode_parts(
             self._item, chain.from_iterable(m.values() for m in filled), lengths, "the value of entry"
         )
-        return map_array(pa.array(lengths, pa.int64()), keys, items, self.arrow_type)
+        return map_array(lengths, keys, items, self.arrow_type)
 
     def decode(self, array: pa.Array) -> list[Any]:
         counts, keys, items = map_parts(array)
