@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test dev check format bench clean
+.PHONY: help demo test test-oldest dev check format bench clean
 
 VENV ?= .venv
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
@@ -13,17 +13,24 @@ EXTRAS := ray,polars,pandas,example,dev
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.orcapod-installed
 TESTS ?= tests
+OLDEST := .venv-oldest
+OLDEST_PYARROW := $(shell sed -n 's/^ *"pyarrow>=\([0-9]*\)",/\1.0.0/p' pyproject.toml)
+TYPE_TESTS := tests/test_types.py tests/test_round_trip.py tests/core/test_converter.py tests/core/test_datagrams.py \
+	tests/core/test_hashing.py
 DAGSTER_HOME := $(CURDIR)/.dagster_home
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help: ## Show the targets.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(INSTALLED) ## Materialize the example project three times and show what happened.
 	@$(BIN)/python -m example_project.demo
 
 test: $(INSTALLED) ## Run the tests.
 	@$(BIN)/python -m pytest -q $(TESTS)
+
+test-oldest: $(OLDEST)/.orcapod-installed ## Run the tests of types and hashes with the oldest pyarrow that is supported.
+	@$(OLDEST)/bin/python -m pytest -q $(TYPE_TESTS)
 
 dev: $(INSTALLED) $(DAGSTER_HOME)/dagster.yaml ## Open the example project in the Dagster UI.
 	@DAGSTER_HOME="$(DAGSTER_HOME)" PATH="$(abspath $(BIN)):$$PATH" $(BIN)/dagster dev
@@ -51,6 +58,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null
 	@$(BIN)/python -m pip install -qq -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+$(OLDEST)/.orcapod-installed: pyproject.toml constraints.txt
+	@echo "Installing into $(OLDEST), with pyarrow $(OLDEST_PYARROW)."
+	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	@$(OLDEST)/bin/python -m pip install -qq -c <(grep -v '^pyarrow=' constraints.txt) -e '.[pandas,polars,dev]' pyarrow==$(OLDEST_PYARROW)
 	@touch $@
 
 $(DAGSTER_HOME)/dagster.yaml:
