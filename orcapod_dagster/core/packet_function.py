@@ -8,6 +8,7 @@ import inspect
 import logging
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Final, Protocol, runtime_checkable
 
 import pyarrow as pa
@@ -311,10 +312,9 @@ class PythonPacketFunction:
         if len(self.output_keys) == 1:
             return {self.output_keys[0]: list(outputs)}
         count = len(self.output_keys)
-        if not all(type(value) in (tuple, list) and len(value) == count for value in outputs):
+        if not set(map(type, outputs)) <= {tuple, list} or set(map(len, outputs)) - {count}:
             outputs = [_checked_values(value, self.output_keys, self._owner) for value in outputs]
-        columns = zip(*outputs, strict=True) if outputs else [()] * count
-        return {key: list(values) for key, values in zip(self.output_keys, columns, strict=True)}
+        return {key: list(map(itemgetter(i), outputs)) for i, key in enumerate(self.output_keys)}
 
     def outputs_to_batch(self, outputs: Sequence[Any]) -> pa.RecordBatch:
         """Convert return values to a record batch of the output schema.
