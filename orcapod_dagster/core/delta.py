@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 from urllib.parse import unquote
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Schema
+from deltalake import CommitProperties, DeltaTable, Schema, TableFeatures
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError as DeltaTableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
@@ -34,6 +34,7 @@ from orcapod_dagster.core.errors import (
 from orcapod_dagster.core.predicates import Predicate
 from orcapod_dagster.core.storage_types import (
     arrow_schema,
+    holds_naive_timestamp,
     same_meaning,
     storage_schema,
     table_from_storage,
@@ -43,6 +44,7 @@ from orcapod_dagster.core.storage_types import (
 FORMAT: Final = "1"
 FORMAT_PROPERTY: Final = "orcapod.format"
 COMMIT_ID: Final = "orcapod.commit_id"
+_NAIVE_FEATURE: Final = "timestampNtz"
 Evolve = Literal["refuse", "add", "overwrite"]
 OpenReader = Callable[[], pa.RecordBatchReader]
 
@@ -316,6 +318,7 @@ class _Write:
         stored = Schema.from_arrow(self.stored)
         if self.takes_schema and table.schema() != stored:
             # The engine's overwrite names the new schema, and removes every file of the version it stands on by itself.
+            _allow_naive_timestamps(table, self.stored)
             adds: list[Any] = [action for action in actions if isinstance(action, AddAction)]
             table.create_write_transaction(adds, "overwrite", stored, commit_properties=commit)
         else:
@@ -383,8 +386,21 @@ def _add_columns(uri: str, schema: pa.Schema, storage_options: Mapping[str, str]
     with _lock(uri), reading(uri):
         table = DeltaTable(uri, storage_options=_options(storage_options))
         known = {field.name for field in table.schema().fields}
-        wanted = Schema.from_arrow(storage_schema(schema))
+        stored = storage_schema(schema)
+        _allow_naive_timestamps(table, stored)
+        # Rows that are there already have no value in a new column.
+        wanted = Schema.from_arrow(pa.schema([field.with_nullable(True) for field in stored]))
         table.alter.add_columns([field for field in wanted.fields if field.name not in known])
+
+
+def _allow_naive_timestamps(table: DeltaTable, stored: pa.Schema) -> None:
+    """Give a table the feature for timestamps without a zone, in a commit of its own, before its schema has one.
+
+    delta-rs would commit the schema without it, and could not open the table any more.
+    """
+    needed = any(holds_naive_timestamp(field.type) for field in stored)
+    if needed and _NAIVE_FEATURE not in (table.protocol().reader_features or ()):
+        table.alter.add_feature(TableFeatures.TimestampWithoutTimezone, allow_protocol_versions_increase=True)
 
 
 def _refuse_difference(uri: str, difference: Sequence[str]) -> None:

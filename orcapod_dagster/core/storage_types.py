@@ -178,6 +178,15 @@ def arrow_schema(held: pa.Schema) -> pa.Schema:
     return pa.schema(fields, metadata=metadata)
 
 
+def holds_naive_timestamp(stored: pa.DataType) -> bool:
+    """Tell whether a stored type is, or holds, a timestamp without a zone; none lies in a map."""
+    if is_list(stored):
+        return holds_naive_timestamp(stored.value_type)
+    if pa.types.is_struct(stored):
+        return any(holds_naive_timestamp(field.type) for field in stored.fields)
+    return pa.types.is_timestamp(stored) and stored.tz is None
+
+
 def same_meaning(one: pa.DataType, other: pa.DataType) -> bool:
     """Tell whether rows of both types can lie in one column: the same but for encodings (large, view, dictionary)."""
     return unencoded(one) == unencoded(other)

@@ -467,3 +467,73 @@ def test_an_append_is_not_lost_by_a_replacement_beside_it(tmp_path: Path) -> Non
     result = delta.replace(str(tmp_path / "t"), open_reader, where=None)
     assert result.version > appended[0]
     assert rows(tmp_path / "t") == [{"site": "new", "value": 5}]
+
+
+# ---------------------------------------------------------------------------- schemas that change
+
+_BEFORE = pa.table({"id": pa.array([1, 2])})
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([1, 2], pa.timestamp("us")),
+        pa.array([[1], None], pa.list_(pa.timestamp("us"))),
+        pa.array([{"at": 1}, None], pa.struct([("at", pa.timestamp("s"))])),
+        pa.array([255, 0], pa.uint8()),
+        pa.array(["a", None]).dictionary_encode(),
+    ],
+    ids=lambda array: str(array.type),
+)
+@pytest.mark.parametrize("evolve", ["add", "overwrite"])
+def test_a_new_column_of_any_type_leaves_a_readable_table(tmp_path: Path, column: pa.Array, evolve: Any) -> None:
+    """A column that is added, or comes with other columns, is read back with its type, whatever the table was before."""
+    uri = str(tmp_path / "t")
+    delta.replace(uri, _BEFORE.to_reader, where=None)
+    after = _BEFORE.append_column("x", column)
+    delta.replace(uri, after.to_reader, where=None, evolve=evolve)
+    table = delta.open_table(uri)
+    assert table is not None
+    assert delta.table_schema(table) == after.schema
+    assert read(tmp_path / "t").to_pylist() == after.to_pylist()
+
+
+def test_an_added_column_is_null_in_rows_that_were_there(tmp_path: Path) -> None:
+    """A column that takes no null, added by a write of a part of the table, is null in the other rows, and nullable."""
+    uri = str(tmp_path / "t")
+    replace(tmp_path / "t", make_table(site=["a", "b"], value=[1, 2]))
+    schema = pa.schema([("site", pa.string()), ("value", pa.int64()), pa.field("more", pa.int64(), nullable=False)])
+    part = pa.table({"site": ["a"], "value": [3], "more": [4]}, schema=schema)
+    delta.replace(uri, part.to_reader, where=Equals("site", ("a",)), evolve="add")
+    assert rows(tmp_path / "t") == [{"site": "a", "value": 3, "more": 4}, {"site": "b", "value": 2, "more": None}]
+
+
+def test_another_schema_is_one_commit(tmp_path: Path) -> None:
+    """Rows and schema of a whole table change in one commit, so no reader sees one without the other."""
+    uri = str(tmp_path / "t")
+    delta.replace(uri, _BEFORE.to_reader, where=None)
+    before = DeltaTable(uri).version()
+    delta.replace(uri, pa.table({"id": ["a"]}).to_reader, where=None, evolve="overwrite")
+    assert DeltaTable(uri).version() == before + 1
+    assert read(tmp_path / "t").to_pylist() == [{"id": "a"}]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (pa.array([1], pa.uint8()), pa.array([-1], pa.int16())),
+        (pa.array([1], pa.duration("s")), pa.array([1], pa.int64())),
+        (pa.array([1], pa.timestamp("s")), pa.array([1], pa.timestamp("us"))),
+        (pa.array([[1, 2]], pa.list_(pa.int64(), 2)), pa.array([[1]])),
+        (pa.array([b"ab"], pa.binary(2)), pa.array([b"a"])),
+    ],
+    ids=lambda array: str(array.type),
+)
+def test_types_that_are_stored_alike_are_not_mixed(tmp_path: Path, before: pa.Array, after: pa.Array) -> None:
+    """Two types that Delta holds in the same way, but which mean other values, are a difference of schemas."""
+    uri = str(tmp_path / "t")
+    delta.replace(uri, pa.table({"x": before}).to_reader, where=None)
+    for write in (lambda t: delta.replace(uri, t.to_reader, where=None), lambda t: delta.append(uri, t.to_reader)):
+        with pytest.raises(SchemaMismatchError, match="column 'x'"):
+            write(pa.table({"x": after}))
+    assert read(tmp_path / "t")["x"].to_pylist() == before.to_pylist()
