@@ -2,6 +2,7 @@
 
 from orcapod_dagster.assets import packet_asset, packet_function_of
 from orcapod_dagster.core.errors import OrcapodError
+from orcapod_dagster.core.files import Directory, File
 from orcapod_dagster.core.packet_function import packet_function
 from orcapod_dagster.core.skip import SkipPacket
 from orcapod_dagster.io_manager import DeltaLakeIOManager
@@ -15,6 +16,8 @@ from orcapod_dagster.resources import (
 
 __all__ = [
     "DeltaLakeIOManager",
+    "Directory",
+    "File",
     "LocalExecutorResource",
     "OrcapodError",
     "PacketExecutorResource",

@@ -10,6 +10,7 @@ from orcapod_dagster.core.executors.base import (
 )
 from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor
 from orcapod_dagster.core.executors.ray import RayExecutor
+from orcapod_dagster.core.files import Directory, File
 from orcapod_dagster.core.packet_function import (
     PacketFunctionProtocol,
     PacketFunctionProxy,
@@ -27,6 +28,8 @@ __all__ = [
     "ContentHash",
     "Datagram",
     "DeltaTableDatabase",
+    "Directory",
+    "File",
     "FunctionPod",
     "InMemoryArrowDatabase",
     "LocalPythonFunctionExecutor",

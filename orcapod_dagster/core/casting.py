@@ -260,9 +260,10 @@ def _offsets(lengths: Lengths, target: pa.DataType, children: int) -> pa.Array:
 
 
 def _mask(lengths: Lengths) -> Any:
-    if isinstance(lengths, pa.Array):
-        return lengths.is_null() if lengths.null_count else None
-    return pa.array([length is None for length in lengths], pa.bool_()) if None in lengths else None
+    if not isinstance(lengths, pa.Array):
+        return pa.array([length is None for length in lengths], pa.bool_()) if None in lengths else None
+    array: Any = lengths
+    return array.is_null() if array.null_count else None
 
 
 # ---------------------------------------------------------------------------- what a type does not take

@@ -23,6 +23,7 @@ from orcapod_dagster.core.columns import (
     refuse_reserved,
 )
 from orcapod_dagster.core.errors import ConversionError, InputError
+from orcapod_dagster.core.files import holds_paths
 from orcapod_dagster.core.hashing import PACKET_METHOD
 from orcapod_dagster.core.typed_row import TypedRow
 from orcapod_dagster.core.types import ContentHash, Schema
@@ -203,11 +204,18 @@ class Datagram:
     # ------------------------------------------------------------------ identity
 
     def content_hash(self) -> ContentHash:
-        """Return the hash of the data: names, declared types and values. All NaNs are one value; 0.0 and -0.0 are two."""
+        """Return the hash of the data: names, declared types and values; of files, their content as of now.
+
+        All NaNs are one value; 0.0 and -0.0 are two.
+
+        Raises:
+            InputError: a column declared `File` or `Directory` names something that cannot be read.
+        """
         found = self._content_hash
         if found is None:
             found = ContentHash(PACKET_METHOD, self._data.digest())
-            _set(self, "_content_hash", found)
+            if not any(map(holds_paths, self._data.schema.values())):  # what a path names may change
+                _set(self, "_content_hash", found)
         return found
 
     @property

@@ -14,11 +14,13 @@ from typing import Any, Final, Protocol, runtime_checkable
 import pyarrow as pa
 
 from orcapod_dagster.core import converter
+from orcapod_dagster.core.arrow import pc
 from orcapod_dagster.core.datagrams import Packet
 from orcapod_dagster.core.errors import DefinitionError, InputError, OutputCountError, UnboundFunctionError
 from orcapod_dagster.core.execution_data import EXECUTION_DATA_SCHEMA, check_executor, flatten_execution_data
 from orcapod_dagster.core.executors.base import PythonFunctionExecutorProtocol
 from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor
+from orcapod_dagster.core.files import file_columns
 from orcapod_dagster.core.git import git_state
 from orcapod_dagster.core.hashing import hash_schema
 from orcapod_dagster.core.identity import function_content_hash, function_signature_hash
@@ -122,6 +124,7 @@ class PythonPacketFunction:
             self.output_keys, self._record_type, hints, output_schema, self._owner
         )
         self.input_arrow_schema: Final = checked_arrow_schema(self.input_packet_schema, self._owner, "parameter")
+        self.file_columns: Final = file_columns(self.input_packet_schema, self._owner)
         self.output_arrow_schema: Final = checked_arrow_schema(self.output_packet_schema, self._owner, "output")
         self._active = True
         self.executor = executor if executor is not None else LocalPythonFunctionExecutor()
@@ -234,7 +237,7 @@ class PythonPacketFunction:
         """Return the function's keyword arguments for one packet, brought to the parameters' types.
 
         Raises:
-            InputError: a column is missing, of another type, or null where the parameter takes no null.
+            InputError: a column is missing, of another type, or holds a value that the parameter does not take.
         """
         columns = self.bind_packet(packet)
         return {name: converter.to_python(array, self.input_packet_schema[name])[0] for name, array in columns.items()}
@@ -243,13 +246,12 @@ class PythonPacketFunction:
         """Return the consumed columns of one packet as one-row arrays of the parameters' types.
 
         Raises:
-            InputError: a column is missing, of another type, or null where the parameter takes no null.
+            InputError: a column is missing, of another type, or holds a value that the parameter does not take.
         """
         table = packet.as_table()
         columns = self.bind_columns({name: table[name] for name in table.column_names}, 1)
-        for name, array in columns.items():
-            if array.null_count and not self.input_arrow_schema.field(name).nullable:
-                raise InputError(null_message(self._owner, name))
+        for reason in self.refused_rows(columns).values():
+            raise InputError(reason)
         return columns
 
     def output_packet(self, output: Any) -> Packet:
@@ -285,6 +287,31 @@ class PythonPacketFunction:
                     f"upstream column to it (rename={{'<column>': '{name}'}}), give it as params, or give it a default."
                 )
         return bound
+
+    def refused_rows(self, bound: Mapping[str, pa.Array]) -> dict[int, str]:
+        """Find the rows that hold what a parameter does not take: a null, at any depth, an unknown name, a key twice.
+
+        Args:
+            bound: what `bind_columns` gave.
+
+        Returns:
+            Row → why it is refused.
+        """
+        rows: dict[int, str] = {}
+        for name, array in bound.items():
+            hint = self.input_packet_schema[name]
+            refused = converter.misfits(array, hint)
+            if refused is None:
+                continue
+            for row in pc.indices_nonzero(refused).to_pylist():
+                what = f"holds what {converter.type_name(hint)} does not take: a null inside, an unknown name, or a key twice"
+                if not array[row].is_valid:
+                    what = "is null, but the parameter takes no null"
+                rows[row] = (
+                    f"{self._owner}: column {name!r} {what}. Declare it as '... | None' where a null is meant, or mend or "
+                    "remove such rows upstream."
+                )
+        return rows
 
     def argument_columns(self, bound: Mapping[str, pa.Array]) -> tuple[tuple[list[Any], ...], dict[str, list[Any]]]:
         """Convert bound columns to Python values: those of positional parameters in order, and the keyword-only ones."""
@@ -385,14 +412,6 @@ def _checked_values(value: Any, keys: tuple[str, ...], owner: str) -> tuple[Any,
 def _source_file(function: Callable[..., Any]) -> str | None:
     code = getattr(inspect.unwrap(function), "__code__", None)
     return None if code is None else code.co_filename
-
-
-def null_message(owner: str, column: str) -> str:
-    """Return the message for a null in a column whose parameter takes none."""
-    return (
-        f"{owner}: column {column!r} is null, but the parameter takes no null. Declare it as '... | None', "
-        "or remove such rows upstream."
-    )
 
 
 # ---------------------------------------------------------------------------- decorator, wrapper, proxy

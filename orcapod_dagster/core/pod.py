@@ -21,9 +21,10 @@ from orcapod_dagster.core.datagrams import Datagram
 from orcapod_dagster.core.errors import ConversionError, OrcapodError, OutputCountError
 from orcapod_dagster.core.execution_data import EXECUTION_DATA_SCHEMA, check_executor, flatten_execution_data
 from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorProtocol, RowBatch
+from orcapod_dagster.core.files import FileMemory, FileReader, Looks, PathsInFlight
 from orcapod_dagster.core.hashing import HASH_TYPE, PACKET_METHOD, hash_rows, split_lanes
 from orcapod_dagster.core.outcomes import FAILED, SKIPPED, Outcome, OutcomeLog
-from orcapod_dagster.core.packet_function import PythonPacketFunction, null_message
+from orcapod_dagster.core.packet_function import PythonPacketFunction
 from orcapod_dagster.core.result_cache import (
     VARIATION_SCHEMA,
     Context,
@@ -46,10 +47,11 @@ _KEPT_FAILURES: Final = 100
 
 
 class Hashed(NamedTuple):
-    """Input packet hash per row, and the invalid rows: row → column that is null where it must not be."""
+    """Input packet hash per row, the rows that cannot be computed: row → why, and how files looked, where there are any."""
 
     hashes: pa.Array
-    invalid: dict[int, str]
+    invalid: Mapping[int, str]
+    looks: Looks | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +62,12 @@ class Plan:
         stream: the rows.
         hashes: input packet hash per row, `fixed_size_binary[16]`.
         to_compute: rows (`int64`) to compute, one per distinct packet.
-        invalid: rows with a null that their parameter does not take: row → column.
+        invalid: rows with a value that its parameter does not take, or a file that cannot be read: row → why.
         skipped: rows that the function skipped in an earlier run.
         reasons: reason → number of packets to compute.
         variation: what the function is, as of now.
         snapshot, found: the results as of the plan, and the position of each row's result in them, null without.
+        looks: how each row's files looked when they were hashed; None for a function without files.
     """
 
     stream: PacketStream
@@ -76,6 +79,7 @@ class Plan:
     variation: Mapping[str, str]
     snapshot: Snapshot | None
     found: pa.Array
+    looks: Looks | None = None
 
 
 @dataclass(slots=True)
@@ -153,6 +157,10 @@ class FunctionPod:
         self._options = dict(executor_options or {})
         self._extra_info = dict(extra_info or {})
         self._contexts: dict[str, Context] = {}
+        self._owner = f"function {function.canonical_function_name!r}"
+        self._files: FileReader | None = None
+        if function.file_columns:
+            self._files = FileReader(function.input_packet_schema, self._owner, FileMemory(cache.database))
 
     # ------------------------------------------------------------------ plan
 
@@ -170,7 +178,7 @@ class FunctionPod:
         Raises:
             InputError: a column is missing or of a type that does not fit.
         """
-        hashes, invalid = hashed or self.hash(stream)
+        hashes, invalid, looks = hashed or self.hash(stream)
         variation = self.function.get_function_variation_data()
         constraints = match_constraints(self.match, variation)
         found = pa.nulls(len(hashes), pa.int64())
@@ -193,7 +201,7 @@ class FunctionPod:
         if limit is not None:
             rows = rows.slice(0, limit)
         reasons = self._reasons(hashes.take(rows), failed_before, force=force)
-        return Plan(stream, hashes, rows, invalid, skipped, reasons, variation, snapshot, found)
+        return Plan(stream, hashes, rows, invalid, skipped, reasons, variation, snapshot, found, looks)
 
     def identity(self) -> str:
         """Return a text that is equal as long as the same stored results count."""
@@ -201,18 +209,25 @@ class FunctionPod:
         return "|".join([*self.cache.record_path, self.match, *constraints.values(), PACKET_METHOD])
 
     def hash(self, stream: PacketStream) -> Hashed:
-        """Hash the consumed columns of every row, and find the rows with a null that their parameter does not take."""
+        """Hash the consumed columns of every row, files by their content, and find the rows that cannot be computed."""
         hashed: list[pa.Array] = []
+        looks: list[Looks] = []
         invalid: dict[int, str] = {}
         start = 0
         for batch in stream.scan(self._consumed(stream)):
-            bound = self._bind(batch)
-            for name, array in bound.items():
-                if array.null_count and not self.function.input_arrow_schema.field(name).nullable:
-                    invalid |= {start + row: name for row in pc.indices_nonzero(array.is_null()).to_pylist()}
-            hashed.append(hash_rows(bound))
+            counted: Mapping[str, pa.Array] = self._bind(batch)
+            found = self.function.refused_rows(counted)
+            if self._files is not None:
+                counted, look, unreadable = self._files.contents(counted)
+                looks.append(look)
+                found = {**unreadable, **found}
+            invalid |= {start + row: why for row, why in found.items()}
+            hashed.append(hash_rows(counted))
             start += batch.num_rows
-        return Hashed(pa.concat_arrays(hashed) if hashed else pa.array([], HASH_TYPE), invalid)
+        if self._files is not None:
+            self._files.flush()
+        hashes = pa.concat_arrays(hashed) if hashed else pa.array([], HASH_TYPE)
+        return Hashed(hashes, invalid, None if self._files is None else Looks.concat(looks))
 
     def _consumed(self, stream: PacketStream) -> list[str]:
         available = set(stream.schema().names)
@@ -281,11 +296,7 @@ class FunctionPod:
         return report
 
     def _store_invalid(self, plan: Plan, report: PodReport) -> None:
-        owner = f"function {self.function.canonical_function_name!r}"
-        outcomes = [
-            Outcome(row, FAILED, "InputError", null_message(owner, column), "", 0.0)
-            for row, column in plan.invalid.items()
-        ]
+        outcomes = [Outcome(row, FAILED, "InputError", why, "", 0.0) for row, why in plan.invalid.items()]
         report.failed += len(outcomes)
         report.failures.extend(outcomes[:_KEPT_FAILURES])
         if outcomes:
@@ -295,17 +306,18 @@ class FunctionPod:
     def _chunks(self, plan: Plan) -> Iterator[_Chunk]:
         if not len(plan.to_compute):
             return
-        function = self.function.function
-        results = self.executor.run_rows(function, self._row_batches(plan), executor_options=self._options or None)
+        function, in_flight = self.function.function, PathsInFlight()
+        batches = self._row_batches(plan, in_flight)
+        results = self.executor.run_rows(function, batches, executor_options=self._options or None)
         try:
             for result in results:
-                yield self._settle(plan, result)
+                yield self._settle(plan, result, self._changed_files(plan, result, in_flight))
         finally:
             close = getattr(results, "close", None)
             if close is not None:
                 close()
 
-    def _row_batches(self, plan: Plan) -> Iterator[RowBatch]:
+    def _row_batches(self, plan: Plan, in_flight: PathsInFlight) -> Iterator[RowBatch]:
         """Yield the packets to compute as Python values, in stream order, `_BATCH_ROWS` at a time."""
         stream = plan.stream
         if len(plan.to_compute) < stream.num_rows:
@@ -314,15 +326,29 @@ class FunctionPod:
         for batch in stream.scan(self._consumed(stream)):
             for offset in range(0, batch.num_rows, _BATCH_ROWS):
                 piece = batch.slice(offset, _BATCH_ROWS)
-                positional, keyword = self.function.argument_columns(self._bind(piece))
+                bound = self._bind(piece)
+                if self._files is not None:
+                    in_flight.send(start, {name: bound[name] for name in self._files.names})
+                positional, keyword = self.function.argument_columns(bound)
                 yield RowBatch(positional, keyword, start, piece.num_rows)
                 start += piece.num_rows
 
-    def _settle(self, plan: Plan, result: BatchResult) -> _Chunk:
+    def _changed_files(self, plan: Plan, result: BatchResult, in_flight: PathsInFlight) -> dict[int, str]:
+        """Return the packets of a result, counted from its first, whose files changed since they were hashed, and why."""
+        if self._files is None or plan.looks is None:
+            return {}
+        rows = plan.to_compute.slice(result.start, result.length)
+        return self._files.changed(in_flight.receive(result.start, result.length), plan.looks.take(rows))
+
+    def _settle(self, plan: Plan, result: BatchResult, changed: Mapping[int, str]) -> _Chunk:
         """Bring return values to Arrow; one that does not fit its declared type is that packet's failure alone."""
         rows = plan.to_compute.slice(result.start, result.length)
-        outcomes = [_outcome(rows[f.row - result.start].as_py(), f) for f in result.failures]
-        bad = {f.row - result.start for f in result.failures}
+        failures = [f for f in result.failures if not (f.skipped and f.row - result.start in changed)]
+        outcomes = [_outcome(rows[f.row - result.start].as_py(), f) for f in failures]
+        bad = {f.row - result.start for f in failures}
+        for i in sorted(changed.keys() - bad):
+            outcomes.append(Outcome(rows[i].as_py(), FAILED, "InputError", changed[i], "", result.durations[i]))
+            bad.add(i)
         good = [i for i in range(result.length) if i not in bad] if bad else range(result.length)
         outputs = [result.outputs[i] for i in good] if bad else result.outputs
         try:

@@ -7,6 +7,7 @@ context are one-row tables, broadcast over the rows they describe; `CONTEXT_HASH
 from __future__ import annotations
 
 import datetime as dt
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -18,8 +19,9 @@ from orcapod_dagster.core.arrow import pc
 from orcapod_dagster.core.converter import UTC_TIMESTAMP, arrow_schema
 from orcapod_dagster.core.databases.base import ArrowDatabase
 from orcapod_dagster.core.datagrams import Datagram, Packet, new_record_ids
-from orcapod_dagster.core.errors import OrcapodError
+from orcapod_dagster.core.errors import InputError, OrcapodError
 from orcapod_dagster.core.execution_data import EXECUTION_DATA_SCHEMA
+from orcapod_dagster.core.files import FileMemory, FileReader, Looks
 from orcapod_dagster.core.hashing import HASH_TYPE, PACKET_METHOD, hash_rows, split_lanes
 from orcapod_dagster.core.packet_function import PacketFunctionWrapper
 from orcapod_dagster.core.sources import TableSource
@@ -146,7 +148,13 @@ class ResultCache:
             input_packet: the packet as the function consumes it.
             additional_constraints: stored column → value that the record must have (see `match_constraints`).
         """
-        found = self.lookup_batch(pa.array([input_packet.content_hash().digest], HASH_TYPE), additional_constraints)
+        return self.lookup_hash(_hash_of(input_packet), additional_constraints)
+
+    def lookup_hash(
+        self, input_hash: pa.Array, additional_constraints: Mapping[str, str] | None = None
+    ) -> Packet | None:
+        """As `lookup`, by the hash of the input packet, an array of one."""
+        found = self.lookup_batch(input_hash, additional_constraints)
         if found is None or found.num_rows == 0:
             return None
         newest = found.take(pc.sort_indices(found, [(names.TIMESTAMP, "descending")]).slice(0, 1))
@@ -170,10 +178,23 @@ class ResultCache:
             skip_duplicates: store nothing where the input has a result already.
             duration: seconds the function took.
         """
-        if skip_duplicates and self.lookup(input_packet) is not None:
+        input_hash = _hash_of(input_packet)
+        if skip_duplicates and self.lookup_hash(input_hash) is not None:
             return
+        self.store_hash(input_hash, output_packet, variation_datagram, execution_datagram, duration=duration)
+
+    def store_hash(
+        self,
+        input_hash: pa.Array,
+        output_packet: Packet,
+        variation_datagram: Datagram,
+        execution_datagram: Datagram,
+        *,
+        duration: float = 0.0,
+    ) -> None:
+        """As `store`, by the hash of the input packet, an array of one."""
         self.store_batch(
-            pa.array([input_packet.content_hash().digest], HASH_TYPE),
+            input_hash,
             output_packet.as_table().combine_chunks().to_batches()[0],
             Context.of(variation_datagram, execution_datagram),
             [duration],
@@ -304,6 +325,10 @@ def _newest_first(keys: pa.Array, stamps: pa.Array, mask: pa.Array, source: Tabl
     return Snapshot(keys, positions, source)
 
 
+def _hash_of(packet: Packet) -> pa.Array:
+    return pa.array([packet.content_hash().digest], HASH_TYPE)
+
+
 def _packet_of(record: pa.Table) -> Packet:
     shown = record.select([n for n in record.column_names if n != CONTEXT_HASH])
     return Packet(shown.combine_chunks(), meta_info={names.COMPUTED: False})
@@ -334,6 +359,12 @@ class CachedPacketFunction(PacketFunctionWrapper):
         self.match: MatchPolicy = match
         self.cache = ResultCache(result_database, (*record_path_prefix, *packet_function.uri))
 
+    @functools.cached_property
+    def _files(self) -> FileReader:
+        function = self.packet_function
+        owner = f"function {function.canonical_function_name!r}"
+        return FileReader(function.input_packet_schema, owner, FileMemory(self.cache.database))
+
     @property
     def record_path(self) -> tuple[str, ...]:
         """Where the records lie in the database."""
@@ -346,43 +377,63 @@ class CachedPacketFunction(PacketFunctionWrapper):
     def call(
         self, packet: Packet, logger: Any = None, *, skip_cache_lookup: bool = False, skip_cache_insert: bool = False
     ) -> Packet | None:
-        """Return the output packet, from the cache where it holds one; meta `__computed` tells which."""
-        cached = None if skip_cache_lookup else self.get_cached_output_for_packet(packet)
+        """Return the output packet, from the cache where it holds one; meta `__computed` tells which.
+
+        Raises:
+            InputError: a file that the packet names cannot be read, or changed while the function ran.
+        """
+        consumed = self._consume(packet)
+        cached = None if skip_cache_lookup else self._find(consumed)
         if cached is not None:
             return cached
-        return self._keep(packet, self.packet_function.call(packet, logger), skip_cache_insert)
+        return self._keep(consumed, self.packet_function.call(packet, logger), skip_cache_insert)
 
     async def async_call(
         self, packet: Packet, logger: Any = None, *, skip_cache_lookup: bool = False, skip_cache_insert: bool = False
     ) -> Packet | None:
         """As `call`, from inside a running event loop."""
-        cached = None if skip_cache_lookup else self.get_cached_output_for_packet(packet)
+        consumed = self._consume(packet)
+        cached = None if skip_cache_lookup else self._find(consumed)
         if cached is not None:
             return cached
-        return self._keep(packet, await self.packet_function.async_call(packet, logger), skip_cache_insert)
+        return self._keep(consumed, await self.packet_function.async_call(packet, logger), skip_cache_insert)
 
-    def _keep(self, packet: Packet, output: Packet | None, skip_insert: bool) -> Packet | None:
+    def _keep(self, consumed: _Consumed, output: Packet | None, skip_insert: bool) -> Packet | None:
         if output is None:
             return None
+        if consumed.looks is not None:
+            changed = self._files.changed(consumed.columns, consumed.looks)
+            if changed:
+                raise InputError(changed[0])
         if not skip_insert:
-            self.record_packet(packet, output)
+            self._store(consumed, output)
         return output.with_meta_columns(computed=True)
 
     def record_packet(self, input_packet: Packet, output_packet: Packet, skip_duplicates: bool = False) -> None:
         """Store a result that was computed elsewhere."""
+        consumed = self._consume(input_packet)
+        if skip_duplicates and self.cache.lookup_hash(consumed.input_hash) is not None:
+            return
+        self._store(consumed, output_packet)
+
+    def _store(self, consumed: _Consumed, output: Packet) -> None:
         function = self.packet_function
-        self.cache.store(
-            self._consumed(input_packet),
-            output_packet,
+        self.cache.store_hash(
+            consumed.input_hash,
+            output,
             Datagram(function.get_function_variation_data(), function.get_function_variation_data_schema()),
             Datagram(function.get_execution_data(), function.get_execution_data_schema()),
-            skip_duplicates,
         )
+        if self.cache.auto_flush:
+            self._files.flush()
 
     def get_cached_output_for_packet(self, packet: Packet) -> Packet | None:
         """Return the stored output of a packet, or `None`."""
+        return self._find(self._consume(packet))
+
+    def _find(self, consumed: _Consumed) -> Packet | None:
         constraints = match_constraints(self.match, self.packet_function.get_function_variation_data())
-        found = self.cache.lookup(self._consumed(packet), constraints)
+        found = self.cache.lookup_hash(consumed.input_hash, constraints)
         if found is None:
             return None
         everything = found.as_table(columns=names.ColumnConfig.all())
@@ -392,14 +443,28 @@ class CachedPacketFunction(PacketFunctionWrapper):
         """Return all stored outputs, or `None`."""
         return self.cache.get_all_records(include_system_columns)
 
-    def _consumed(self, packet: Packet) -> Packet:
-        """Return the packet as the function consumes it: its columns, of the parameters' types."""
+    def _consume(self, packet: Packet) -> _Consumed:
+        """Hash the packet as the function consumes it: its columns, of the parameters' types, files by their content."""
         bound = self.packet_function.bind_packet(packet)
         if not bound:
             raise OrcapodError(
                 f"{self.packet_function.canonical_function_name} takes no parameters, so there is nothing to look up by."
             )
-        return Packet(pa.table(bound), self.packet_function.input_packet_schema)
+        if not self._files.names:
+            return _Consumed(hash_rows(bound), bound)
+        columns, looks, problems = self._files.contents(bound)
+        if problems:
+            raise InputError(problems[0])
+        return _Consumed(hash_rows(columns), bound, looks)
+
+
+@dataclass(frozen=True, slots=True)
+class _Consumed:
+    """One packet as its function consumes it: the hash, an array of one, the columns, and how its files looked."""
+
+    input_hash: pa.Array
+    columns: Mapping[str, pa.Array]
+    looks: Looks | None = None
 
 
 __all__ = ["CachedPacketFunction", "Context", "MatchPolicy", "ResultCache", "Snapshot", "match_constraints"]

@@ -11,6 +11,7 @@ import pyarrow as pa
 from orcapod_dagster.core import converter
 from orcapod_dagster.core.columns import is_reserved
 from orcapod_dagster.core.errors import ConversionError, InputError, UnsupportedTypeError
+from orcapod_dagster.core.files import content_columns
 from orcapod_dagster.core.hashing import HASH_TYPE, hash_rows
 from orcapod_dagster.core.inference import infer_type, type_text
 from orcapod_dagster.core.types import Schema
@@ -106,10 +107,10 @@ class TypedRow:
         return converter.arrow_schema(self.schema) if self._table is None else self._table.schema
 
     def digest(self) -> bytes:
-        """Return the content hash, 16 bytes."""
+        """Return the content hash, 16 bytes; of files, their content as of now."""
         table = self.table()
         columns = {name: _declared(table.column(name), hint, name) for name, hint in self.schema.items()}
-        return hash_rows(columns)[0].as_py() if columns else _HASH_OF_NO_COLUMNS
+        return hash_rows(content_columns(columns, self.schema))[0].as_py() if columns else _HASH_OF_NO_COLUMNS
 
     # ------------------------------------------------------------------ other rows made of this one
 
