@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oldest dev check format bench clean
+.PHONY: help demo test test-oldest dev check format faults bench clean
 
 VENV ?= .venv
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
@@ -43,6 +43,9 @@ check: $(INSTALLED) ## Lint, formatting and types.
 format: $(INSTALLED) ## Format the code and mend what the linter can mend.
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
+
+faults: $(INSTALLED) ## Run the fault campaigns in full; about two hours.
+	@FAULTS=full $(BIN)/python -m pytest -q tests/faults
 
 bench: $(INSTALLED) ## Print the benchmarks.
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
