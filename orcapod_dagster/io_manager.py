@@ -26,6 +26,9 @@ _log = logging.getLogger(__name__)
 RESULTS_FOLDER: Final = ".orcapod"
 LOAD_KEY: Final = "orcapod/load"
 EVOLUTION_KEY: Final = "orcapod/schema_evolution"
+WRITE_MODE_KEY: Final = "orcapod/write_mode"
+VERSION_KEY: Final = "orcapod/version"
+TIMESTAMP_KEY: Final = "orcapod/timestamp"
 _LOOK_BACK: Final = 100
 
 
@@ -78,6 +81,12 @@ class DeltaLakeIOManager(dg.ConfigurableIOManager):
     def _replace(self, context: dg.OutputContext, write: AssetWrite, uri: str) -> delta.WriteResult:
         metadata = context.definition_metadata or {}
         evolve: Any = plain(metadata.get(EVOLUTION_KEY, "refuse"))
+        if _is_append(context):
+            self._refuse_partitioned_table(uri, context.asset_key)
+            return delta.append(
+                uri, write.open_reader, storage_options=self.storage_options, properties=write.properties,
+                custom_metadata=write.custom_metadata, plain_columns=write.plain_columns, commit_id=_commit_id(context),
+            )  # fmt: skip
         if not context.has_asset_partitions:
             self._refuse_partitioned_table(uri, context.asset_key)
             return delta.replace(
@@ -154,9 +163,7 @@ class DeltaLakeIOManager(dg.ConfigurableIOManager):
 
     def _source_of(self, context: dg.InputContext) -> DeltaSource:
         key = context.asset_key
-        table = delta.open_table(self.table_uri(key), self.storage_options)
-        if table is None:
-            raise TableNotFoundError(f"{_owner(key)} has no table at {self.table_uri(key)}. Materialize it first.")
+        table = self._table_as_asked(context)
         upstream = context.upstream_output
         metadata = (upstream.definition_metadata if upstream is not None else None) or {}
         expr = plain(metadata.get(EXPR)) or _expr_of(table)
@@ -171,6 +178,19 @@ class DeltaLakeIOManager(dg.ConfigurableIOManager):
             context.asset_partitions_def, context.asset_partition_keys, expr, delta.table_schema(table), _owner(key)
         )
         return DeltaSource(table, where, _owner(key))
+
+    def _table_as_asked(self, context: dg.InputContext) -> DeltaTable:
+        """Open the upstream's table: as it is, or as it was at the version or time that the input's metadata names."""
+        key, metadata = context.asset_key, context.definition_metadata or {}
+        version, moment = plain(metadata.get(VERSION_KEY)), plain(metadata.get(TIMESTAMP_KEY))
+        if version is not None and moment is not None:
+            raise InputError(f"{_owner(key)}: both {VERSION_KEY!r} and {TIMESTAMP_KEY!r} are given. Name one.")
+        table = delta.open_table(self.table_uri(key), self.storage_options)
+        if table is None:
+            raise TableNotFoundError(f"{_owner(key)} has no table at {self.table_uri(key)}. Materialize it first.")
+        if version is None and moment is None:
+            return table
+        return delta.open_at(self.table_uri(key), version if version is not None else moment, self.storage_options)
 
     def commits_of(self, asset_key: dg.AssetKey) -> list[dict[str, Any]]:
         """Return what the latest commits of an asset's table say of themselves, newest first."""
@@ -189,6 +209,25 @@ class DeltaLakeIOManager(dg.ConfigurableIOManager):
         expr = partition_expr or _expr_of(table)
         where = predicate_of(definition, context.partition_keys, expr, delta.table_schema(table), _owner(key))
         return DeltaSource(table, where, _owner(key))
+
+
+def _is_append(context: dg.OutputContext) -> bool:
+    """Tell whether the asset adds rows to its table instead of replacing them."""
+    owner = _owner(context.asset_key)
+    mode = plain((context.definition_metadata or {}).get(WRITE_MODE_KEY, "replace"))
+    if mode not in ("replace", "append"):
+        raise InputError(f"{owner}: {WRITE_MODE_KEY!r} is {mode!r}. Give 'replace' or 'append'.")
+    if mode == "append" and context.has_asset_partitions:
+        raise PartitionError(
+            f"{owner} has partitions, each of which is replaced when it is materialized; {WRITE_MODE_KEY!r} 'append' would keep old "
+            "rows beside new ones. Leave it out, or give the asset no partitions."
+        )
+    return mode == "append"
+
+
+def _commit_id(context: dg.OutputContext) -> str:
+    """Return what stays the same when a run's step is tried again, so that its rows are appended once."""
+    return f"{context.run_id}/{context.step_key}/{context.name}"
 
 
 def _owner(key: dg.AssetKey) -> str:

@@ -488,3 +488,76 @@ def test_partitions_of_a_table_that_was_written_whole_are_refused(lake: Lake) ->
     with pytest.raises(OrcapodError):
         lake.run(make_parts(metadata={"partition_expr": "site"}), partition_key="a")
     assert lake.rows("source") == ROWS.to_pylist()
+
+
+# ---------------------------------------------------------------------------- write modes and time travel
+
+
+def test_an_appending_asset_adds_rows(lake: Lake) -> None:
+    """With write mode "append" each run adds its rows to those that are there."""
+    for _ in range(2):
+        lake.write(ROWS, metadata={"orcapod/write_mode": "append"})
+    assert len(lake.rows("source")) == 6
+
+
+def test_a_retried_step_appends_once(lake: Lake) -> None:
+    """A step that is tried again after its commit, by Dagster's retry policy, does not append its rows twice."""
+
+    class Forgetful(DeltaLakeIOManager):
+        def _add_metadata(self, context: Any, *rest: Any) -> None:
+            if context.step_context.previous_attempt_count == 0:
+                raise dg.RetryRequested
+            super()._add_metadata(context, *rest)
+
+    io_manager = Forgetful(root_uri=str(lake.root))
+    source = make_asset(lambda _: ROWS, metadata={"orcapod/write_mode": "append"})
+    for expected in (3, 6):
+        result = dg.materialize([source], instance=lake.instance, resources={"io_manager": io_manager})
+        assert result.success
+        assert any(event.is_step_restarted for event in result.all_events)
+        assert len(lake.rows("source")) == expected
+
+
+def test_append_is_refused_for_partitions_and_unknown_modes(lake: Lake) -> None:
+    """A partitioned asset cannot append, and an unknown write mode is named; nothing is written."""
+    metadata = {"orcapod/write_mode": "append", "partition_expr": "site"}
+    partitioned = make_asset(lambda _: ROWS, partitions_def=dg.StaticPartitionsDefinition(["a"]), metadata=metadata)
+    with pytest.raises(PartitionError, match="'append' would keep old rows"):
+        lake.run(partitioned, partition_key="a")
+    with pytest.raises(InputError, match="'replace' or 'append'"):
+        lake.write(ROWS, metadata={"orcapod/write_mode": "add"})
+    assert not (lake.root / "source").exists()
+
+
+def test_time_travel(lake: Lake) -> None:
+    """An input is read at the version, or at the time, that its metadata names."""
+    lake.write(ROWS)
+    moment = dt.datetime.now(dt.UTC)
+    lake.write(ROWS.slice(2))
+    seen: list[Any] = []
+    for metadata in ({"orcapod/version": 1}, {"orcapod/timestamp": moment.isoformat()}, {}):
+        lake.run(
+            make_reader(pa.Table, seen, input_metadata=metadata, name="reader"),
+            dg.AssetSpec("source"),
+            selection="reader",
+        )
+    assert [table.num_rows for table in seen] == [3, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "match"),
+    [
+        ({"orcapod/version": 99}, "the versions are 1 to 1"),
+        ({"orcapod/timestamp": "2024-01-01T00:00:00"}, "without a zone"),
+        ({"orcapod/version": 1, "orcapod/timestamp": "2024-01-01T00:00:00Z"}, "Name one"),
+    ],
+)
+def test_a_moment_that_cannot_be_read_is_named(lake: Lake, metadata: dict[str, Any], match: str) -> None:
+    """A version that is not there, a time without a zone, and both at once are refused with what would do."""
+    lake.write(ROWS)
+    with pytest.raises(OrcapodError, match=match):
+        lake.run(
+            make_reader(pa.Table, [], input_metadata=metadata, name="reader"),
+            dg.AssetSpec("source"),
+            selection="reader",
+        )

@@ -7,6 +7,7 @@ After an error the outcome of a commit is looked up, never assumed. No row value
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import fcntl
 import random
 import time
@@ -132,6 +133,33 @@ def table_schema(table: DeltaTable) -> pa.Schema:
     return arrow_schema(pa.schema(table.schema().to_arrow()))
 
 
+def open_at(uri: str, moment: int | str | dt.datetime, storage_options: Mapping[str, str] | None = None) -> DeltaTable:
+    """Open a table as it was.
+
+    Args:
+        uri: the table.
+        moment: a version, or a time with a zone (text in ISO 8601), of which the last version until then counts.
+        storage_options: as deltalake takes them.
+
+    Raises:
+        StorageError: the time has no zone, or that version is not there.
+    """
+    with reading(f"{uri} at {moment}"):
+        table = DeltaTable(uri, storage_options=_options(storage_options))
+        if isinstance(moment, str):
+            moment = dt.datetime.fromisoformat(moment)
+        if isinstance(moment, dt.datetime) and moment.tzinfo is None:
+            raise StorageError(
+                f"{uri} at {moment}: a time without a zone. Give it one, e.g. {moment.isoformat()}+00:00."
+            )
+        if isinstance(moment, int) and not 0 < moment <= table.version():
+            raise StorageError(
+                f"{uri}: there is no version {moment}; the versions are 1 to {table.version()}. Name one of them."
+            )
+        table.load_as_version(moment)
+    return table
+
+
 def last_commit_metadata(table: DeltaTable) -> dict[str, Any]:
     """Return what the newest commit says of itself."""
     with reading(table.table_uri):
@@ -149,6 +177,7 @@ def append(
     properties: Mapping[str, str] | None = None,
     custom_metadata: Mapping[str, str] | None = None,
     plain_columns: Sequence[str] = (),
+    commit_id: str | None = None,
 ) -> WriteResult:
     """Append rows in one commit, in their order; exactly once, however often the commit has to be tried.
 
@@ -159,6 +188,7 @@ def append(
         properties: table properties, set when it is created.
         custom_metadata: stored with the commit.
         plain_columns: columns of ever new values, which are not dictionary-encoded.
+        commit_id: names this append for ever: where one of the last commits carries it, nothing is written again.
 
     Raises:
         SchemaMismatchError: the table has other columns.
@@ -169,6 +199,12 @@ def append(
     if table is not None:
         _refuse_difference(uri, schema_difference(table_schema(table), schema))
     write = _Write(uri, schema, storage_options, properties or {}, custom_metadata or {}, plain_columns)
+    if commit_id is not None:
+        write.metadata[COMMIT_ID] = commit_id
+        write.once = True
+        version = write.committed_version()
+        if version is not None:
+            return WriteResult(version, 0)
     return write.run(open_reader, lambda _table: _Superseded([], []))
 
 
@@ -249,6 +285,8 @@ class _Write:
         """The whole table is replaced, so its schema may be as well, in the same commit."""
         self.evolves = False
         """Columns that differ are no error."""
+        self.once = False
+        """Another process may try this very write, so before each try it is looked up whether that has succeeded."""
 
     def run(self, open_reader: OpenReader, supersede: Callable[[DeltaTable], _Superseded]) -> WriteResult:
         rows = _Rows(open_reader, self.stored)
@@ -257,7 +295,7 @@ class _Write:
         try:
             return WriteResult(self._commit(adds, supersede), rows.count)
         except BaseException:
-            if self._committed_version() is None:
+            if self.committed_version() is None:
                 remove_files(self.uri, adds, self.options)
             raise
 
@@ -266,6 +304,10 @@ class _Write:
         delay = 0.01
         while True:
             table = _open_any(self.uri, self.options) or self._create()
+            version = self.committed_version(table) if self.once else None
+            if version is not None:
+                remove_files(self.uri, adds, self.options)
+                return version
             if not self.evolves:
                 # Again, for another writer may have created the table, or changed it, since the first look.
                 _refuse_difference(self.uri, schema_difference(table_schema(table), self.schema))
@@ -278,7 +320,7 @@ class _Write:
                     self._try(table, actions)
                 return table.version() + 1
             except (CommitFailedError, StorageError) as error:
-                version = self._committed_version()
+                version = self.committed_version()
                 if version is not None:
                     return version
                 remove_files(self.uri, gone.rewritten, self.options)
@@ -324,9 +366,9 @@ class _Write:
         else:
             table.create_write_transaction(actions, "append", table.schema(), commit_properties=commit)
 
-    def _committed_version(self) -> int | None:
-        """Look up whether the commit happened, after an error that does not tell."""
-        table = _open_any(self.uri, self.options)
+    def committed_version(self, table: DeltaTable | None = None) -> int | None:
+        """Look up whether the commit happened: after an error that does not tell, or in `table`, before a try on it."""
+        table = table or _open_any(self.uri, self.options)
         if table is None:
             return None
         found = [e for e in table.history(_LOOK_BACK) if e.get(COMMIT_ID) == self.metadata[COMMIT_ID]]
