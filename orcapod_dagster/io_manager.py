@@ -190,7 +190,8 @@ class DeltaLakeIOManager(dg.ConfigurableIOManager):
             raise TableNotFoundError(f"{_owner(key)} has no table at {self.table_uri(key)}. Materialize it first.")
         if version is None and moment is None:
             return table
-        return delta.open_at(self.table_uri(key), version if version is not None else moment, self.storage_options)
+        asked: Any = version if version is not None else moment
+        return delta.open_at(self.table_uri(key), asked, self.storage_options)
 
     def commits_of(self, asset_key: dg.AssetKey) -> list[dict[str, Any]]:
         """Return what the latest commits of an asset's table say of themselves, newest first."""

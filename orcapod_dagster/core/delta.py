@@ -84,6 +84,10 @@ def _is_unfinished(table: DeltaTable) -> bool:
 
 
 def _open_any(uri: str, storage_options: Mapping[str, str] | None, version: int | None = None) -> DeltaTable | None:
+    if "%" in uri:
+        raise LakeError(
+            f"{uri} has a percent sign, which delta-rs reads as an encoding and so writes elsewhere than it reads. Use another path."
+        )
     with reading(uri):
         try:
             table = DeltaTable(uri, version=version, storage_options=_options(storage_options))
@@ -100,7 +104,10 @@ def _open_any(uri: str, storage_options: Mapping[str, str] | None, version: int 
 
 @contextlib.contextmanager
 def reading(what: str) -> Generator[None]:
-    """Turn errors of storage and engine into errors of this package that name what was read."""
+    """Turn errors of storage and engine into errors of this package that name what was read.
+
+    They have no cause: the engine's message may go on with a preview of rows, and a log would show it.
+    """
     try:
         yield
     except (OrcapodError, DeltaTableNotFoundError, CommitFailedError, GeneratorExit, StopIteration):
@@ -110,10 +117,10 @@ def reading(what: str) -> Generator[None]:
     except (DeltaError, OSError, pa.ArrowException) as error:
         raise StorageError(
             f"{what}: {_without_rows(error)}. Check that the path is right, readable, writable and whole."
-        ) from error
+        ) from None
     except BaseException as error:
         if type(error).__name__ == "PanicException" or type(error) is Exception:
-            raise StorageError(f"{what}: {_without_rows(error)}.") from error
+            raise StorageError(f"{what}: {_without_rows(error)}.") from None
         raise
 
 

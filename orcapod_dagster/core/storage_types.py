@@ -223,11 +223,11 @@ def _column_to_storage(column: pa.Array, field: pa.Field) -> pa.Array:
         )
     try:
         return covered(recast(column, field.type))
-    except pa.ArrowException as error:
+    except pa.ArrowException:
         raise ConversionError(
             f"column {field.name!r}: a value of type {column.type} does not fit {field.type}, in which Delta holds it. Convert "
             "the column upstream."
-        ) from error
+        ) from None  # Arrow's message shows the value
 
 
 def _repeats_a_key(array: pa.Array) -> bool:

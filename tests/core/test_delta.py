@@ -195,12 +195,11 @@ def test_nothing_is_lost_silently(tmp_path: Path, array: pa.Array) -> None:
     assert read(tmp_path / "t")["x"].equals(pa.chunked_array([array]))
 
 
-@pytest.mark.xfail(reason="the cause is kept and holds the value")
 def test_error_texts_hold_no_values(tmp_path: Path) -> None:
     """A refused value stands neither in the error nor in its causes."""
     with pytest.raises(ConversionError) as caught:
-        replace(tmp_path / "t", pa.table({"x": pa.array([18_446_744_073_709_551_615], pa.uint64())}))
-    assert "18446744073709551615" not in "".join(traceback.format_exception(caught.value))
+        replace(tmp_path / "t", pa.table({"x": pa.array([1_700_000_000_123_456_789], pa.timestamp("ns"))}))
+    assert "1700000000123456789" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_failed_first_write_leaves_no_table(tmp_path: Path) -> None:
@@ -314,7 +313,6 @@ def test_a_root_that_cannot_be_written(tmp_path: Path, write: Callable[..., Any]
         write(tmp_path / "file" / "t", make_table())
 
 
-@pytest.mark.xfail(reason="files are written to one place and the log to another")
 def test_a_percent_in_the_path_reaches_no_other_table(tmp_path: Path) -> None:
     """A path that delta-rs would decode is refused or right, and the decoded path stays untouched."""
     replace(tmp_path / "a" / "b", make_table())
