@@ -169,4 +169,8 @@ def _to_aware(value: Any) -> dt.datetime:
 
 def _to_naive(value: Any) -> dt.datetime:
     found = value if isinstance(value, dt.datetime) else dt.datetime.fromisoformat(value)
+    if found.tzinfo is not None and found.utcoffset() != found.replace(fold=1 - found.fold).utcoffset():
+        raise ValueError(
+            "clocks change then, so a column without a zone cannot tell which of two hours is meant; use an aware timestamp"
+        )
     return found.replace(tzinfo=None)

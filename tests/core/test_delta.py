@@ -363,7 +363,6 @@ def test_keys_of_another_type_are_refused(value: str, kind: pa.DataType) -> None
         Equals("x", (value,)).mask(pa.table({"x": pa.nulls(1, kind)}))
 
 
-@pytest.mark.xfail(reason="the naive window is empty, and its neighbour holds the rows of both hours")
 def test_an_hour_that_comes_twice_is_refused(tmp_path: Path) -> None:
     """When clocks are set back, a naive column cannot tell two hours apart, so the window is refused."""
     zone = zoneinfo.ZoneInfo("America/New_York")
