@@ -1,0 +1,210 @@
+"""A lake on an object store: a real S3 server on the loopback, with several processes, and with secrets that must not leak."""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+import pytest
+
+from orcapod_dagster import packet_asset, packet_resources
+from orcapod_dagster.core import delta
+from orcapod_dagster.core.predicates import Equals
+from orcapod_dagster.core.sources import DeltaSource
+
+SECRET = "geheim-4711-do-not-show"
+ROWS = pa.table({"reading_id": ["a", "b"], "fahrenheit": [32.0, 212.0]})
+
+
+@pytest.fixture(scope="module")
+def options() -> Iterator[dict[str, str]]:
+    # A process of its own: deltalake keeps the interpreter lock while it waits for an upload.
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    _wait_for(url)
+    yield {
+        "aws_access_key_id": "user",
+        "aws_secret_access_key": SECRET,
+        "aws_region": "us-east-1",
+        "endpoint_url": url,
+        "allow_http": "true",
+        "conditional_put": "etag",
+    }
+    server.kill()
+    server.wait()
+
+
+def _wait_for(url: str) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            urllib.request.urlopen(url, timeout=1).close()
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        else:
+            return
+
+
+@pytest.fixture
+def root(options: dict[str, str]) -> str:
+    bucket = f"lake-{uuid.uuid4().hex[:8]}"
+    urllib.request.urlopen(urllib.request.Request(f"{options['endpoint_url']}/{bucket}", method="PUT")).close()
+    return f"s3://{bucket}"
+
+
+def rows(uri: str, options: dict[str, str]) -> list[dict[str, Any]]:
+    table = delta.open_table(uri, options)
+    assert table is not None
+    source = DeltaSource(table)
+    return pa.Table.from_batches(source.scan(source.schema.names), schema=source.schema).to_pylist()
+
+
+def readings_asset(current: list[pa.Table]) -> dg.AssetsDefinition:
+    @dg.asset
+    def readings() -> pa.Table:
+        return current[-1]
+
+    return readings
+
+
+def to_celsius(fahrenheit: float) -> float:
+    if fahrenheit < -459.67:
+        raise ValueError("colder than possible")
+    return (fahrenheit - 32) * 5 / 9
+
+
+def test_a_packet_asset_end_to_end(root: str, options: dict[str, str]) -> None:
+    """On S3 as on a disk: computed once, cached afterwards, only new rows run, rows that are gone leave."""
+    current = [ROWS]
+    assets = [
+        readings_asset(current),
+        packet_asset(to_celsius, inputs="readings", tag_columns="reading_id", output_keys="celsius"),
+    ]
+    resources = packet_resources(root, storage_options=options, as_default=True)
+    counts: list[tuple[int, int]] = []
+    for table in (ROWS, ROWS, pa.table({"reading_id": ["b", "c"], "fahrenheit": [212.0, 50.0]})):
+        current.append(table)
+        result = dg.materialize(assets, resources=resources)
+        (event,) = result.asset_materializations_for_node("to_celsius")
+        counts.append(tuple(event.metadata[f"orcapod/packets_{kind}"].value for kind in ("cached", "computed")))  # type: ignore[arg-type]
+    assert counts == [(0, 2), (2, 0), (1, 1)]
+    assert [(row["reading_id"], row["celsius"]) for row in rows(f"{root}/to_celsius", options)] == [
+        ("b", 100.0),
+        ("c", 10.0),
+    ]
+
+
+# ---------------------------------------------------------------------------- several processes
+
+
+def append(uri: str, options: dict[str, str], writer: int, _start_at: float) -> None:
+    for number in range(5):
+        delta.append(uri, pa.table({"writer": [writer], "number": [number]}).to_reader, storage_options=options)
+
+
+def create(uri: str, options: dict[str, str], writer: int, start_at: float) -> None:
+    time.sleep(max(0.0, start_at - time.time()))
+    delta.replace(uri, pa.table({"writer": [writer]}).to_reader, where=None, storage_options=options)
+
+
+def replace(uri: str, options: dict[str, str], writer: int, _start_at: float) -> None:
+    for number in range(4):
+        table = pa.table({"writer": [writer] * 3, "number": [number] * 3})
+        delta.replace(uri, table.to_reader, where=Equals("writer", (str(writer),)), storage_options=options)
+
+
+def at_once(work: Callable[..., None], uri: str, options: dict[str, str], writers: int) -> None:
+    context = mp.get_context("forkserver")
+    context.set_forkserver_preload(["test_object_store"])
+    processes = [context.Process(target=work, args=(uri, options, n, time.time() + 0.5)) for n in range(writers)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0] * writers
+
+
+def test_concurrent_appends(root: str, options: dict[str, str]) -> None:
+    """4 processes append 5 times each to a table that is not there yet: every row is there, once."""
+    at_once(append, f"{root}/t", options, 4)
+    found = rows(f"{root}/t", options)
+    assert sorted((row["writer"], row["number"]) for row in found) == [(w, n) for w in range(4) for n in range(5)]
+
+
+def test_first_writers_race(root: str, options: dict[str, str]) -> None:
+    """4 processes write the first rows of one table at once, without a lock: one of them is the table."""
+    for number in range(3):
+        at_once(create, f"{root}/{number}", options, 4)
+        assert len(rows(f"{root}/{number}", options)) == 1
+
+
+def test_concurrent_replacements(root: str, options: dict[str, str]) -> None:
+    """Processes that each replace their own part again and again end with exactly their last part each."""
+    at_once(replace, f"{root}/t", options, 3)
+    found = sorted((row["writer"], row["number"]) for row in rows(f"{root}/t", options))
+    assert found == [(w, 3) for w in range(3) for _ in range(3)]
+
+
+# ---------------------------------------------------------------------------- secrets
+
+
+def test_secrets_are_read_from_the_environment_and_shown_nowhere(
+    root: str,
+    options: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """An EnvVar inside of storage_options works; the secret is in no event, log, table, error or repr of good and bad runs."""
+    monkeypatch.setenv("LAKE_SECRET", SECRET)
+    settings: dict[str, Any] = {**options, "aws_secret_access_key": dg.EnvVar("LAKE_SECRET")}
+    resources = packet_resources(root, storage_options=settings, as_default=True)
+    closed = {**settings, "endpoint_url": "http://127.0.0.1:9", "max_retries": "0", "retry_timeout": "1s"}
+    current = [ROWS]
+    assets = [
+        readings_asset(current),
+        packet_asset(to_celsius, inputs="readings", tag_columns="reading_id", output_keys="celsius"),
+    ]
+    home = tmp_path / "dagster"
+    home.mkdir()
+    with dg.DagsterInstance.local_temp(str(home)) as instance:
+        assert dg.materialize(assets, instance=instance, resources=resources).success
+        current.append(pa.table({"reading_id": ["a", "z"], "fahrenheit": [32.0, -1000.0]}))
+        assert not dg.materialize(assets, instance=instance, resources=resources, raise_on_error=False).success
+        broken = packet_resources(root, storage_options=closed, as_default=True)
+        result = dg.materialize(assets, instance=instance, resources=broken, raise_on_error=False)
+        assert not result.success
+    shown = [
+        repr(resources),
+        str(resources["packet_io_manager"]),
+        *capfd.readouterr(),
+        str(rows(f"{root}/to_celsius", options)),
+    ]
+    for path in home.rglob("*"):
+        if path.is_file():
+            shown.append(path.read_bytes().decode(errors="replace"))
+            if path.suffix == ".db":
+                with sqlite3.connect(path) as database:
+                    shown += list(database.iterdump())
+    assert not [text[:80] for text in shown if SECRET in text]
+    assert os.environ["LAKE_SECRET"] == SECRET
