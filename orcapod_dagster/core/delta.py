@@ -24,6 +24,7 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from orcapod_dagster.core.arrow import pc
 from orcapod_dagster.core.delta_files import local_path, remove_files, write_files
+from orcapod_dagster.core.delta_log import ACTIONS, refuse_cut_commit, sync_commit, sync_files
 from orcapod_dagster.core.errors import (
     CommitError,
     LakeError,
@@ -93,6 +94,7 @@ def _open_any(uri: str, storage_options: Mapping[str, str] | None, version: int 
             table = DeltaTable(uri, version=version, storage_options=_options(storage_options))
         except DeltaTableNotFoundError:
             return None
+    refuse_cut_commit(uri, table.version())
     found = table.metadata().configuration.get(FORMAT_PROPERTY, FORMAT)
     if found != FORMAT:
         raise LakeFormatError(
@@ -185,6 +187,7 @@ def append(
     custom_metadata: Mapping[str, str] | None = None,
     plain_columns: Sequence[str] = (),
     commit_id: str | None = None,
+    durable: bool = False,
 ) -> WriteResult:
     """Append rows in one commit, in their order; exactly once, however often the commit has to be tried.
 
@@ -196,6 +199,7 @@ def append(
         custom_metadata: stored with the commit.
         plain_columns: columns of ever new values, which are not dictionary-encoded.
         commit_id: names this append for ever: where one of the last commits carries it, nothing is written again.
+        durable: force everything to the disk before returning, so that a power loss takes nothing away; local disks only.
 
     Raises:
         SchemaMismatchError: the table has other columns.
@@ -206,6 +210,7 @@ def append(
     if table is not None:
         _refuse_difference(uri, schema_difference(table_schema(table), schema))
     write = _Write(uri, schema, storage_options, properties or {}, custom_metadata or {}, plain_columns)
+    write.durable = durable
     if commit_id is not None:
         write.metadata[COMMIT_ID] = commit_id
         write.once = True
@@ -292,6 +297,8 @@ class _Write:
         """The whole table is replaced, so its schema may be as well, in the same commit."""
         self.evolves = False
         """Columns that differ are no error."""
+        self.durable = False
+        """Files are on the disk before their commit, and the commit before the write returns."""
         self.once = False
         """Another process may try this very write, so before each try it is looked up whether that has succeeded."""
 
@@ -299,8 +306,14 @@ class _Write:
         rows = _Rows(open_reader, self.stored)
         with reading(self.uri):
             adds = write_files(self.uri, rows.batches(), self.stored, self.options, self.plain_columns)
+            if self.durable:
+                sync_files(self.uri, [action.path for action in adds])
         try:
-            return WriteResult(self._commit(adds, supersede), rows.count)
+            version = self._commit(adds, supersede)
+            if self.durable:
+                with reading(self.uri):
+                    sync_commit(self.uri, version)
+            return WriteResult(version, rows.count)
         except BaseException:
             if self.committed_version() is None:
                 remove_files(self.uri, adds, self.options)
@@ -363,7 +376,8 @@ class _Write:
                 )
 
     def _try(self, table: DeltaTable, actions: list[Any]) -> None:
-        commit = CommitProperties(custom_metadata=self.metadata, max_commit_retries=0)
+        said = {**self.metadata, ACTIONS: str(len(actions))}
+        commit = CommitProperties(custom_metadata=said, max_commit_retries=0)
         stored = Schema.from_arrow(self.stored)
         if self.takes_schema and table.schema() != stored:
             # The engine's overwrite names the new schema, and removes every file of the version it stands on by itself.

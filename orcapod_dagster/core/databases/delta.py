@@ -24,14 +24,21 @@ class DeltaTableDatabase(ArrowDatabase):
     Args:
         root_uri: a local directory or an object store URI.
         storage_options: as deltalake takes them.
+        durable: force each commit to the disk, so that a power loss takes no stored result away; local disks only.
         buffer_bytes: appended rows wait for `flush` in memory up to this size, in bytes; 0 commits each append at once.
     """
 
     def __init__(
-        self, root_uri: str, storage_options: Mapping[str, str] | None = None, *, buffer_bytes: int = 0
+        self,
+        root_uri: str,
+        storage_options: Mapping[str, str] | None = None,
+        *,
+        durable: bool = True,
+        buffer_bytes: int = 0,
     ) -> None:
         self.root_uri = root_uri
         self._options = dict(storage_options) if storage_options else None
+        self._durable = durable
         self._buffer_bytes = buffer_bytes
         self._waiting: dict[tuple[str, ...], list[pa.Table]] = {}
         self._lock = threading.RLock()
@@ -43,7 +50,7 @@ class DeltaTableDatabase(ArrowDatabase):
     def append(self, path: Sequence[str], open_records: Callable[[], pa.RecordBatchReader]) -> None:
         """Add records: one commit, or a place in the buffer until `flush`."""
         if not self._buffer_bytes:
-            delta.append(self.uri(path), open_records, storage_options=self._options, plain_columns=_PLAIN)
+            self._write(path, open_records)
             return
         with self._lock:
             self._waiting.setdefault(tuple(path), []).append(open_records().read_all())
@@ -55,8 +62,13 @@ class DeltaTableDatabase(ArrowDatabase):
         with self._lock:
             for path in list(self._waiting):
                 table = pa.concat_tables(self._waiting[path])
-                delta.append(self.uri(path), table.to_reader, storage_options=self._options, plain_columns=_PLAIN)
+                self._write(path, table.to_reader)
                 del self._waiting[path]
+
+    def _write(self, path: Sequence[str], open_records: Callable[[], pa.RecordBatchReader]) -> None:
+        delta.append(
+            self.uri(path), open_records, storage_options=self._options, plain_columns=_PLAIN, durable=self._durable
+        )
 
     def source(self, path: Sequence[str]) -> TableSource | None:
         """Return all records as of now; flushes first."""
