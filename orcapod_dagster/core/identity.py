@@ -71,7 +71,7 @@ def _annotation(annotation: Any) -> str:
         return annotation.replace(" ", "")
     if isinstance(annotation, type) and not hasattr(annotation, "__origin__") and annotation.__module__ == "builtins":
         return annotation.__qualname__
-    return str(annotation).replace("typing.", "").replace(" ", "")
+    return str(annotation).replace("typing.", "").replace("pathlib._local.", "pathlib.").replace(" ", "")
 
 
 # ---------------------------------------------------------------------------- modules as source
@@ -382,7 +382,8 @@ def _value_text(value: Any, name: str = "") -> str:
         return dump_constant(value)
     if isinstance(value, types.FunctionType | type):
         return f"{value.__module__}.{value.__qualname__}"
-    if hasattr(value, "__reduce_ex__") and type(value).__module__ in (
+    # Python 3.13 calls pathlib's module pathlib._local, others pathlib.
+    if hasattr(value, "__reduce_ex__") and type(value).__module__.partition(".")[0] in (
         "datetime",
         "decimal",
         "fractions",

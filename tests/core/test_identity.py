@@ -179,3 +179,18 @@ def test_components_name_what_counts(tmp_path: Path) -> None:
         return helper(x)
 
     assert sorted(components(work)) == ["", ".<closure>.helper"]
+
+
+def test_paths_hash_alike_on_every_python() -> None:
+    """A Path as annotation, default and closure value hashes without a warning, and as on every other Python version."""
+    root = Path("data")
+
+    def locate(name: Path = Path("a")) -> list[Path]:
+        return [root / name]
+
+    locate.__annotations__ = {"name": Path, "return": list[Path]}  # types, not their names, as without the __future__ import
+    assert function_signature_hash(locate) == GOLDEN_PATH_SIGNATURE
+    function_content_hash(locate)
+
+
+GOLDEN_PATH_SIGNATURE = "python.signature.v1:ade06de67b59623941c2760bd3ba3350ec9c3c3d3346719d4b7b832901160120"
