@@ -13,6 +13,7 @@ EXTRAS := ray,polars,pandas,example,dev
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.orcapod-installed
 TESTS ?= tests
+PYTEST_OPTIONS ?=
 OLDEST := .venv-oldest
 OLDEST_PYARROW := $(shell sed -n 's/^ *"pyarrow>=\([0-9]*\)",/\1.0.0/p' pyproject.toml)
 TYPE_TESTS := tests/test_types.py tests/test_round_trip.py tests/core/test_converter.py tests/core/test_datagrams.py \
@@ -27,7 +28,7 @@ demo: $(INSTALLED) ## Materialize the example project three times and show what 
 	@$(BIN)/python -m example_project.demo
 
 test: $(INSTALLED) ## Run the tests.
-	@$(BIN)/python -m pytest -q $(TESTS)
+	@$(BIN)/python -m pytest -q $(PYTEST_OPTIONS) $(TESTS)
 
 test-oldest: $(OLDEST)/.orcapod-installed ## Run the tests of types and hashes with the oldest pyarrow that is supported.
 	@$(OLDEST)/bin/python -m pytest -q $(TYPE_TESTS)

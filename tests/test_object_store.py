@@ -24,6 +24,7 @@ from orcapod_dagster.core import delta
 from orcapod_dagster.core.predicates import Equals
 from orcapod_dagster.core.sources import DeltaSource
 
+pytestmark = pytest.mark.slow
 SECRET = "geheim-4711-do-not-show"
 ROWS = pa.table({"reading_id": ["a", "b"], "fahrenheit": [32.0, 212.0]})
 
