@@ -142,6 +142,16 @@ def table_schema(table: DeltaTable) -> pa.Schema:
     return arrow_schema(pa.schema(table.schema().to_arrow()))
 
 
+def held_schema(table: DeltaTable) -> pa.Schema:
+    """Return the schema in which the table's files hold its rows."""
+    return storage_schema(table_schema(table))
+
+
+def decoded(path: str) -> str:
+    """Return a file's path as it is, from the log, which encodes it, or from a dataset, which begins it with a slash."""
+    return unquote(path.lstrip("/"))
+
+
 def open_at(uri: str, moment: int | str | dt.datetime, storage_options: Mapping[str, str] | None = None) -> DeltaTable:
     """Open a table as it was.
 
@@ -209,7 +219,7 @@ def append(
     table = open_table(uri, storage_options)
     if table is not None:
         _refuse_difference(uri, schema_difference(table_schema(table), schema))
-    write = _Write(uri, schema, storage_options, properties or {}, custom_metadata or {}, plain_columns)
+    write = Write(uri, schema, storage_options, properties or {}, custom_metadata or {}, plain_columns)
     write.durable = durable
     if commit_id is not None:
         write.metadata[COMMIT_ID] = commit_id
@@ -217,7 +227,7 @@ def append(
         version = write.committed_version()
         if version is not None:
             return WriteResult(version, 0)
-    return write.run(open_reader, lambda _table: _Superseded([], []))
+    return write.run(open_reader, lambda _table: Superseded([], []))
 
 
 def replace(
@@ -256,21 +266,21 @@ def replace(
         _add_columns(uri, schema, storage_options)
     elif evolve != "overwrite" or where is not None:
         _refuse_difference(uri, difference)
-    write = _Write(uri, schema, storage_options, properties or {}, custom_metadata or {}, plain_columns)
+    write = Write(uri, schema, storage_options, properties or {}, custom_metadata or {}, plain_columns)
     write.takes_schema = where is None
     write.evolves = where is None and evolve == "overwrite"
     return write.run(open_reader, lambda current: write.superseded(current, where))
 
 
 @dataclass(frozen=True, slots=True)
-class _Superseded:
+class Superseded:
     """What a commit takes away: whole files, and the rows of some of them that stay and were written anew."""
 
     removes: list[RemoveAction]
     rewritten: list[AddAction]
 
 
-class _Write:
+class Write:
     """One write: its files are written once, its commit is tried until it is known to have happened.
 
     A commit is tried only on top of the very version that was looked at (no retries inside the engine): whoever
@@ -297,15 +307,20 @@ class _Write:
         """The whole table is replaced, so its schema may be as well, in the same commit."""
         self.evolves = False
         """Columns that differ are no error."""
+        self.data_change = True
+        """The rows are new; False where they come from other files of the table."""
         self.durable = False
         """Files are on the disk before their commit, and the commit before the write returns."""
         self.once = False
         """Another process may try this very write, so before each try it is looked up whether that has succeeded."""
 
-    def run(self, open_reader: OpenReader, supersede: Callable[[DeltaTable], _Superseded]) -> WriteResult:
+    def run(self, open_reader: OpenReader, supersede: Callable[[DeltaTable], Superseded]) -> WriteResult:
+        """Write the files, and commit them until that has happened; what `supersede` finds goes in the same commit."""
         rows = _Rows(open_reader, self.stored)
         with reading(self.uri):
-            adds = write_files(self.uri, rows.batches(), self.stored, self.options, self.plain_columns)
+            adds = write_files(
+                self.uri, rows.batches(), self.stored, self.options, self.plain_columns, data_change=self.data_change
+            )
             if self.durable:
                 sync_files(self.uri, [action.path for action in adds])
         try:
@@ -319,7 +334,7 @@ class _Write:
                 remove_files(self.uri, adds, self.options)
             raise
 
-    def _commit(self, adds: list[AddAction], supersede: Callable[[DeltaTable], _Superseded]) -> int:
+    def _commit(self, adds: list[AddAction], supersede: Callable[[DeltaTable], Superseded]) -> int:
         deadline = time.monotonic() + _RETRY_SECONDS
         delay = 0.01
         while True:
@@ -395,36 +410,33 @@ class _Write:
         found = [e for e in table.history(_LOOK_BACK) if e.get(COMMIT_ID) == self.metadata[COMMIT_ID]]
         return int(found[0]["version"]) if found else None
 
-    def superseded(self, table: DeltaTable, where: Predicate | None) -> _Superseded:
+    def superseded(self, table: DeltaTable, where: Predicate | None) -> Superseded:
         """Find the files whose rows fulfil `where`; of files with other rows too, those are written anew."""
-        found = _Superseded([], [])
+        found = Superseded([], [])
         sizes = {row["path"]: row for row in pa.table(table.get_add_actions(flatten=True)).to_pylist()}
         if where is None:
-            found.removes.extend(_remove(path, row["size_bytes"]) for path, row in sizes.items())
+            found.removes.extend(removal(path, row["size_bytes"]) for path, row in sizes.items())
             return found
         data = dataset(table)
         for fragment in data.get_fragments():
-            path = next(p for p in sizes if unquote(p) == unquote(fragment.path.lstrip("/")))
+            path = next(p for p in sizes if decoded(p) == decoded(fragment.path))
             mask = where.mask(fragment.to_table(schema=data.schema, columns=list(where.columns())))
             if not pc.any(mask, min_count=0).as_py():
                 continue
-            found.removes.append(_remove(path, sizes[path]["size_bytes"]))
+            found.removes.append(removal(path, sizes[path]["size_bytes"]))
             if not pc.all(mask).as_py():
                 rest = fragment.to_table(schema=data.schema).filter(pc.invert(mask))
-                rest = table_from_storage(rest, self._existing(table))
+                rest = table_from_storage(rest, held_schema(table))
                 found.rewritten.extend(
                     write_files(self.uri, rest.to_batches(), rest.schema, self.options, self.plain_columns)
                 )
         return found
 
-    @staticmethod
-    def _existing(table: DeltaTable) -> pa.Schema:
-        return storage_schema(table_schema(table))
 
-
-def _remove(path: str, size: int) -> RemoveAction:
+def removal(path: str, size: int, *, data_change: bool = True) -> RemoveAction:
+    """Return what takes a file out of a table."""
     return RemoveAction(
-        path=path, data_change=True, deletion_timestamp=int(time.time() * 1000), size=size, partition_values={}
+        path=path, data_change=data_change, deletion_timestamp=int(time.time() * 1000), size=size, partition_values={}
     )
 
 

@@ -22,7 +22,7 @@ from deltalake.transaction import AddAction
 from pyarrow import fs
 
 ROW_GROUP_ROWS: Final = 65_536
-_FILE_ROWS: Final = 4_194_304
+FILE_ROWS: Final = 4_194_304
 
 
 def write_files(
@@ -31,6 +31,8 @@ def write_files(
     schema: pa.Schema,
     storage_options: Mapping[str, str] | None,
     plain_columns: Sequence[str],
+    *,
+    data_change: bool = True,
 ) -> list[AddAction]:
     """Write rows to new files of a table, in order; nothing is committed.
 
@@ -40,6 +42,7 @@ def write_files(
         schema: of the rows.
         storage_options: as deltalake takes them.
         plain_columns: columns of ever new values, for which a dictionary would be built in vain.
+        data_change: False where the rows are not new, but come from other files of the table.
 
     Returns:
         What a commit needs to name the files; empty where there are no rows. After an error the files are removed.
@@ -49,7 +52,7 @@ def write_files(
     try:
         pieces = _row_groups(batches, schema)
         for first in pieces:
-            action = _write_file(filesystem, prefix, first, pieces, schema, plain_columns)
+            action = _write_file(filesystem, prefix, first, pieces, schema, plain_columns, data_change=data_change)
             actions.append(action)  # what was written must be known when a later file fails
     except BaseException:
         remove_files(uri, actions, storage_options)
@@ -64,6 +67,8 @@ def _write_file(
     more: Iterator[pa.Table],
     schema: pa.Schema,
     plain_columns: Sequence[str],
+    *,
+    data_change: bool,
 ) -> AddAction:
     name = f"part-{uuid.uuid4().hex}.parquet"
     rows = 0
@@ -79,7 +84,7 @@ def _write_file(
         ) as writer:
             writer.write_table(first, row_group_size=ROW_GROUP_ROWS)
             rows += first.num_rows
-            while rows < _FILE_ROWS and (piece := next(more, None)) is not None:
+            while rows < FILE_ROWS and (piece := next(more, None)) is not None:
                 writer.write_table(piece, row_group_size=ROW_GROUP_ROWS)
                 rows += piece.num_rows
         size = filesystem.get_file_info(prefix + name).size
@@ -92,7 +97,7 @@ def _write_file(
         size=size,
         partition_values={},
         modification_time=int(time.time() * 1000),
-        data_change=True,
+        data_change=data_change,
         # Only the count: once one column has a minimum, delta-rs takes columns without one for empty (measured).
         stats=json.dumps({"numRecords": rows}),
     )

@@ -292,6 +292,8 @@ class FunctionPod:
                 if on_progress is not None:
                     on_progress(report)
         self._flush(plan, waiting, report)
+        if report.computed:
+            self.cache.compact()
         report.seconds = time.monotonic() - began
         return report
 

@@ -69,7 +69,7 @@ def test_commits_of_others_are_taken_as_they_are(tmp_path: Path) -> None:
 def test_files_are_on_the_disk_before_their_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A durable append syncs its data files and their folder, then commits, then syncs commit and log; else nothing is synced."""
     seen: list[str] = []
-    sync, attempt = os.fsync, delta._Write._try
+    sync, attempt = os.fsync, delta.Write._try
 
     def spy_sync(handle: int) -> None:
         seen.append(Path(f"/proc/self/fd/{handle}").readlink().name)
@@ -82,7 +82,7 @@ def test_files_are_on_the_disk_before_their_commit(tmp_path: Path, monkeypatch: 
     uri = tmp_path / "t"
     delta.append(str(uri), pa.table({"x": [1]}).to_reader)
     monkeypatch.setattr(os, "fsync", spy_sync)
-    monkeypatch.setattr(delta._Write, "_try", spy_try)
+    monkeypatch.setattr(delta.Write, "_try", spy_try)
     delta.append(str(uri), pa.table({"x": [1]}).to_reader)
     assert seen == ["commit"]
     seen.clear()

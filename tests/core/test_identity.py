@@ -188,7 +188,10 @@ def test_paths_hash_alike_on_every_python() -> None:
     def locate(name: Path = Path("a")) -> list[Path]:
         return [root / name]
 
-    locate.__annotations__ = {"name": Path, "return": list[Path]}  # types, not their names, as without the __future__ import
+    locate.__annotations__ = {
+        "name": Path,
+        "return": list[Path],
+    }  # types, not their names, as without the __future__ import
     assert function_signature_hash(locate) == GOLDEN_PATH_SIGNATURE
     function_content_hash(locate)
 

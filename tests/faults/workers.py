@@ -80,7 +80,7 @@ def die_at(failpoint: str, work: Callable[..., None], *arguments: Any) -> None:
 
         return wrapped
 
-    write: Any = delta._Write
+    write: Any = delta.Write
     places: dict[str, tuple[Any, str, bool]] = {
         "before the files": (delta, "write_files", True),
         "after the files": (delta, "write_files", False),

@@ -39,6 +39,10 @@ class ArrowDatabase(ABC):
         """Return a text that changes whenever records were added under the path."""
 
     @abstractmethod
+    def compact(self, path: Sequence[str]) -> None:
+        """Bring what many small appends left behind into a form that is quick to read; no record changes."""
+
+    @abstractmethod
     def lookup(
         self, path: Sequence[str], column: str, keys: pa.Array, columns: Sequence[str] | None = None
     ) -> pa.Table | None:

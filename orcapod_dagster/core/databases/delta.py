@@ -10,6 +10,7 @@ from deltalake import QueryBuilder
 
 from orcapod_dagster.core import delta
 from orcapod_dagster.core.columns import INPUT_HASH, RECORD_ID
+from orcapod_dagster.core.compaction import MANY_FILES, compact
 from orcapod_dagster.core.databases.base import ArrowDatabase
 from orcapod_dagster.core.paths import join_uri
 from orcapod_dagster.core.sources import DeltaSource, TableSource
@@ -81,6 +82,11 @@ class DeltaTableDatabase(ArrowDatabase):
         self.flush()
         table = delta.open_table(self.uri(path), self._options)
         return "none" if table is None else f"{table.metadata().id}@{table.version()}"
+
+    def compact(self, path: Sequence[str]) -> None:
+        """Bring the rows of small files together, once there are many."""
+        self.flush()
+        compact(self.uri(path), self._options, at_least=MANY_FILES, plain_columns=_PLAIN)
 
     def lookup(
         self, path: Sequence[str], column: str, keys: pa.Array, columns: Sequence[str] | None = None

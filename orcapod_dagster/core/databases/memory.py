@@ -39,6 +39,13 @@ class InMemoryArrowDatabase(ArrowDatabase):
         with self._lock:
             return str(len(self._tables.get(tuple(path), ())))
 
+    def compact(self, path: Sequence[str]) -> None:
+        """Put the appended pieces of a path into one table."""
+        with self._lock:
+            pieces = self._tables.get(tuple(path))
+            if pieces:
+                pieces[:] = [pa.concat_tables(pieces).combine_chunks()]
+
     def lookup(
         self, path: Sequence[str], column: str, keys: pa.Array, columns: Sequence[str] | None = None
     ) -> pa.Table | None:
