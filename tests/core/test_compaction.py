@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from orcapod_dagster.core import DeltaTableDatabase, compaction, delta
+from orcapod_dagster.core import DeltaTableDatabase, InMemoryArrowDatabase, compaction, delta
 from orcapod_dagster.core.compaction import MANY_FILES, compact, small_files
 from orcapod_dagster.core.sources import DeltaSource
 
@@ -120,3 +120,18 @@ def test_a_database_compacts_itself_once_there_are_many_files(tmp_path: Path) ->
     found = database.lookup(("f",), "key", pa.array([b"\x00\x07", b"\x00\x3f"], pa.binary()))
     assert found is not None
     assert found.num_rows == 2
+
+
+def test_compaction_in_memory_is_no_change() -> None:
+    """A database in memory keeps its records, and its state, which tells an append from a compaction."""
+    database = InMemoryArrowDatabase()
+    for number in range(3):
+        database.append(("f",), part(number).to_reader)
+    before = database.state(("f",))
+    database.compact(("f",))
+    assert database.state(("f",)) == before
+    source = database.source(("f",))
+    assert source is not None
+    assert source.num_rows == 6
+    database.append(("f",), part(3).to_reader)
+    assert database.state(("f",)) != before

@@ -35,9 +35,9 @@ class InMemoryArrowDatabase(ArrowDatabase):
         return None if table is None else MemorySource(table)
 
     def state(self, path: Sequence[str]) -> str:
-        """Return how often records were appended."""
+        """Return how many records there are; they only become more."""
         with self._lock:
-            return str(len(self._tables.get(tuple(path), ())))
+            return str(sum(table.num_rows for table in self._tables.get(tuple(path), ())))
 
     def compact(self, path: Sequence[str]) -> None:
         """Put the appended pieces of a path into one table."""
