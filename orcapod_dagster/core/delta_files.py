@@ -47,7 +47,10 @@ def write_files(
     Returns:
         What a commit needs to name the files; empty where there are no rows. After an error the files are removed.
     """
-    filesystem, prefix = _filesystem(uri, storage_options)
+    folder = local_path(uri)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    filesystem, prefix = filesystem_of(uri, storage_options)
     actions: list[AddAction] = []
     try:
         pieces = _row_groups(batches, schema)
@@ -138,16 +141,16 @@ def remove_files(uri: str, actions: Sequence[AddAction], storage_options: Mappin
     """Remove files that no commit names; what cannot be removed stays as an orphan that clean-up finds."""
     if not actions:
         return
-    filesystem, prefix = _filesystem(uri, storage_options)
+    filesystem, prefix = filesystem_of(uri, storage_options)
     for action in actions:
         with contextlib.suppress(OSError):
             filesystem.delete_file(prefix + action.path)
 
 
-def _filesystem(uri: str, storage_options: Mapping[str, str] | None) -> tuple[Any, str]:
+def filesystem_of(uri: str, storage_options: Mapping[str, str] | None) -> tuple[Any, str]:
+    """Return the pyarrow filesystem of a folder, and what to put before the paths in it."""
     path = local_path(uri)
     if path is not None:
-        path.mkdir(parents=True, exist_ok=True)
         return fs.LocalFileSystem(), f"{path}/"
     return fs.PyFileSystem(DeltaStorageHandler(uri, dict(storage_options or {}))), ""
 
