@@ -97,6 +97,10 @@ def recast(array: pa.Array, target: pa.DataType) -> pa.Array:
         return array
     if isinstance(source, pa.BaseExtensionType):
         return recast(array.storage, target)
+    array = without_views(array)
+    source = array.type
+    if source == target:
+        return array
     if isinstance(target, pa.BaseExtensionType):
         return pa.ExtensionArray.from_storage(target, recast(array, target.storage_type))
     if pa.types.is_run_end_encoded(source):
@@ -115,6 +119,30 @@ def recast(array: pa.Array, target: pa.DataType) -> pa.Array:
         lengths, keys, items = map_parts(array)
         return map_array(lengths, recast(keys, target.key_type), recast(items, target.item_type), target)
     return _recast_leaf(array, target)
+
+
+def without_views(array: pa.Array) -> pa.Array:
+    """Return nested arrays with plain strings and binaries in place of views, which have no kernels to filter or take them."""
+    plain = _type_without_views(array.type) if pa.types.is_nested(array.type) else array.type
+    return array if plain == array.type else array.cast(plain)
+
+
+@lru_cache(maxsize=1024)
+def _type_without_views(t: pa.DataType) -> pa.DataType:
+    is_ = pa.types
+    if is_.is_string_view(t) or is_.is_binary_view(t):
+        return unencoded(t)
+    if is_.is_struct(t):
+        return pa.struct([field.with_type(_type_without_views(field.type)) for field in t.fields])
+    if is_.is_map(t):
+        item = t.item_field.with_type(_type_without_views(t.item_type))
+        return pa.map_(_type_without_views(t.key_type), item)
+    if is_.is_fixed_size_list(t):
+        return pa.list_(t.value_field.with_type(_type_without_views(t.value_type)), t.list_size)
+    if is_.is_large_list(t):
+        return pa.large_list(t.value_field.with_type(_type_without_views(t.value_type)))
+    # List views stay: they are flattened, without a kernel for their items, and Arrow's own cast of them is not safe.
+    return pa.list_(t.value_field.with_type(_type_without_views(t.value_type))) if is_.is_list(t) else t
 
 
 def _encode(array: pa.Array, target: pa.DataType) -> pa.Array:

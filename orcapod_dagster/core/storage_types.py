@@ -24,6 +24,7 @@ from orcapod_dagster.core.casting import (
     map_parts,
     recast,
     unencoded,
+    without_views,
 )
 from orcapod_dagster.core.columns import is_reserved
 from orcapod_dagster.core.errors import ConversionError
@@ -211,6 +212,7 @@ def to_storage(batch: pa.RecordBatch, held: pa.Schema) -> pa.RecordBatch:
 
 
 def _column_to_storage(column: pa.Array, field: pa.Field) -> pa.Array:
+    column = without_views(column)
     nulls = forbidden_nulls(column, nullable=field.nullable)
     if nulls is not None:
         raise ConversionError(

@@ -1,0 +1,129 @@
+"""Casts that keep every value, on arrays as other tools leave them: sliced, with values under nulls, in every encoding."""
+
+from __future__ import annotations
+
+import random
+from itertools import accumulate
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from orcapod_dagster.core import converter
+from orcapod_dagster.core.casting import covered, forbidden_nulls, recast, unencoded
+from orcapod_dagster.core.hashing import hash_rows
+
+
+class Maker:
+    """Makes valid arrays of random nested types whose null rows hide lists with items, maps with entries, and numbers."""
+
+    def __init__(self, seed: int) -> None:
+        self.pick = random.Random(seed)
+
+    def array(self, depth: int, rows: int) -> pa.Array:
+        kinds = ["int", "text", "dictionary"] + ["list", "large", "fixed", "map", "struct", "runs"] * (depth > 0)
+        return getattr(self, f"make_{self.pick.choice(kinds)}")(depth - 1, rows)
+
+    def hidden(self, rows: int) -> np.ndarray:
+        return np.array([self.pick.random() < 0.3 for _ in range(rows)], bool)
+
+    def make_int(self, _depth: int, rows: int) -> pa.Array:
+        return pa.array([self.pick.randint(0, 3) for _ in range(rows)], pa.int64(), mask=self.hidden(rows))
+
+    def make_text(self, _depth: int, rows: int) -> pa.Array:
+        t = self.pick.choice([pa.string(), pa.large_string(), pa.string_view()])
+        return pa.array([self.pick.choice(["", "a", "bb"]) for _ in range(rows)], t, mask=self.hidden(rows))
+
+    def make_dictionary(self, _depth: int, rows: int) -> pa.Array:
+        indices = pa.array([self.pick.randint(0, 2) for _ in range(rows)], pa.int8(), mask=self.hidden(rows))
+        return pa.DictionaryArray.from_arrays(indices, pa.array(["a", None, "a"]))
+
+    def offsets(self, rows: int, most: int) -> list[int]:
+        return [0, *accumulate(self.pick.randint(0, most) for _ in range(rows))]
+
+    def make_list(self, depth: int, rows: int) -> pa.Array:
+        offsets = self.offsets(rows, 3)
+        child = self.array(depth, offsets[-1])
+        return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), child, mask=pa.array(self.hidden(rows)))
+
+    def make_large(self, depth: int, rows: int) -> pa.Array:
+        offsets = self.offsets(rows, 3)
+        child = self.array(depth, offsets[-1])
+        return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), child, mask=pa.array(self.hidden(rows)))
+
+    def make_fixed(self, depth: int, rows: int) -> pa.Array:
+        return pa.FixedSizeListArray.from_arrays(self.array(depth, 2 * rows), 2, mask=pa.array(self.hidden(rows)))
+
+    def make_map(self, depth: int, rows: int) -> pa.Array:
+        offsets = self.offsets(rows, 2)
+        keys = pa.array([f"k{number}" for number in range(offsets[-1])], pa.string())
+        items = self.array(depth, offsets[-1])
+        return pa.MapArray.from_arrays(pa.array(offsets, pa.int32()), keys, items, mask=pa.array(self.hidden(rows)))
+
+    def make_struct(self, depth: int, rows: int) -> pa.Array:
+        children = [self.array(depth, rows), self.array(depth, rows)]
+        return pa.StructArray.from_arrays(children, names=["x", "y"], mask=pa.array(self.hidden(rows)))
+
+    def make_runs(self, _depth: int, rows: int) -> pa.Array:
+        return self.make_int(0, rows)  # run-end encoding cannot be sliced within others by every kernel
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_what_lies_under_nulls_and_outside_of_slices_does_not_count(seed: int) -> None:
+    """Plain types, hashes, conformed columns and Python values are those of a clean array with the same values."""
+    maker = Maker(seed)
+    array = maker.array(3, maker.pick.randint(1, 6))
+    array.validate(full=True)
+    start = maker.pick.randint(0, len(array))
+    piece = array.slice(start, maker.pick.randint(0, len(array) - start))
+    values = piece.to_pylist()
+    plain = recast(piece, unencoded(piece.type))
+    plain.validate(full=True)
+    clean = pa.array(values, plain.type)
+    assert plain.to_pylist() == values
+    assert hash_rows({"c": piece}).equals(hash_rows({"c": clean}))
+    hint = converter.field_type(pa.field("c", piece.type))
+    conformed = converter.conform(piece, hint, name="c")
+    conformed.validate(full=True)
+    assert repr(converter.to_python(conformed, hint)) == repr(converter.to_python(clean, hint))
+    assert covered(plain).to_pylist() == values
+    assert forbidden_nulls(plain, nullable=True) is None
+
+
+@pytest.mark.parametrize(
+    ("array", "target"),
+    [
+        (pa.array([0.1]), pa.float32()),
+        (pa.array([1e300]), pa.float32()),
+        (pa.array([2**53 + 1]), pa.float64()),
+        (pa.array([2**63 - 1]), pa.float64()),
+        (pa.array([2**64 - 1], pa.uint64()), pa.float64()),
+        (pa.array([2**64 - 1], pa.uint64()), pa.int64()),
+        (pa.array([1], pa.timestamp("ns")), pa.timestamp("us")),
+        (pa.array([[0.1]]), pa.list_(pa.float32())),
+        (pa.array([[1, 2, 3]]), pa.list_(pa.int64(), 2)),
+    ],
+    ids=str,
+)
+def test_a_value_that_would_change_is_refused(array: pa.Array, target: pa.DataType) -> None:
+    """No cast rounds, cuts or wraps."""
+    with pytest.raises(pa.ArrowInvalid):
+        recast(array, target)
+
+
+@pytest.mark.parametrize(
+    ("array", "target"),
+    [
+        (pa.array([2**60, -(2**62)]), pa.float64()),
+        (pa.array([float("nan"), float("inf"), -0.0, 1.5, None]), pa.float32()),
+        (pa.array([2**63], pa.uint64()), pa.float64()),
+        (
+            pa.array([{"a": [1, 2]}, None], pa.struct([("a", pa.list_(pa.int64()))])),
+            pa.struct([("a", pa.list_(pa.int64(), 2))]),
+        ),
+    ],
+    ids=str,
+)
+def test_a_value_that_fits_is_taken(array: pa.Array, target: pa.DataType) -> None:
+    """A cast is refused for its values, not for its types: what fits exactly comes back the same."""
+    assert repr(recast(recast(array, target), array.type).to_pylist()) == repr(array.to_pylist())
