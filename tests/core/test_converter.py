@@ -222,6 +222,16 @@ class Partial(typing.TypedDict, total=False):
     note: str
 
 
+class Mixed(typing.TypedDict):
+    always: int
+    sometimes: typing.NotRequired[str]
+
+
+class Turned(typing.TypedDict, total=False):
+    always: typing.Required[int]
+    sometimes: str
+
+
 class Node(typing.TypedDict):
     children: list[Node]  # pyright: ignore[reportGeneralTypeIssues]
 
@@ -247,6 +257,8 @@ class WithKeywords:
         (typing.Annotated[float, pa.float32()], pa.float32(), [1.5]),
         (typing.Annotated[str, "a note"], pa.string(), ["a"]),
         (Partial, pa.struct([("note", pa.string())]), [{}, {"note": "a"}]),
+        (Mixed, None, [{"always": 1}, {"always": 1, "sometimes": "a"}]),
+        (Turned, None, [{"always": 1}, {"always": 1, "sometimes": "a"}]),
         (WithKeywords, pa.struct([pa.field(n, pa.int64(), nullable=False) for n in "xy"]), [WithKeywords(1, y=2)]),
         (frozenset[str], pa.list_(pa.field("element", pa.string(), nullable=False)), [frozenset({"a", "b"})]),
         (pa.field("c", pa.int8()), pa.int8(), [1, None]),
@@ -298,6 +310,8 @@ class Deeper(Position):
         (Point, Point(1, ["a"]), "field 'path', element 0: got a str"),
         (Box, {"size": 1, "inner": {}, "more": 2}, "further keys"),
         (Box, {"size": 1}, "without"),
+        (Mixed, {"sometimes": "a"}, "without"),
+        (Turned, {"sometimes": "a"}, "without"),
         (Position, Deeper(1), "got a Deeper"),
         (tuple[int, int], (1, 2, 3), "a tuple of 3 values"),
         (dt.time, dt.time(1, tzinfo=dt.UTC), "time zone"),

@@ -339,13 +339,13 @@ def _positions(count: int, values: list[Any]) -> list[list[Any]]:
 
 def _typed_dict_codec(hint: Any) -> Codec:
     hints = _hints(hint)
-    for name in hint.__optional_keys__:
+    optional = frozenset(name for name in hints if _may_be_missing(hint, name, hints[name]))
+    for name in optional:
         if Element.of(_stripped(hints[name])).nullable:
             raise UnsupportedTypeError(
                 f"field {name!r} of {type_name(hint)} may be missing and may be None, which a null cannot tell apart. "
                 "Make it required, or not '| None'."
             )
-    optional = hint.__optional_keys__
     elements = _elements(hint, {n: _stripped(h) | None if n in optional else _stripped(h) for n, h in hints.items()})
     return dict_codec(elements, optional)
 
@@ -362,6 +362,12 @@ def dict_codec(elements: Mapping[str, Element], optional: frozenset[str] = froze
         return {n: v for n, v in zip(names, row, strict=True) if v is not None or n not in optional}
 
     return RecordCodec(elements, dict, partial(_items, names, optional), make)
+
+
+def _may_be_missing(record: Any, name: str, hint: Any) -> bool:
+    """Tell whether a key is optional; with postponed annotations the class itself does not know of `NotRequired`."""
+    mark = getattr(get_origin(hint), "_name", None)
+    return mark == "NotRequired" or (name in record.__optional_keys__ and mark != "Required")
 
 
 def _stripped(hint: Any) -> Any:
