@@ -16,14 +16,14 @@ from orcapod_dagster.core import delta
 from orcapod_dagster.core.arrow import pc
 from orcapod_dagster.core.asset_write import AssetWrite
 from orcapod_dagster.core.errors import InputError, MissingExtraError, PartitionError, TableNotFoundError
-from orcapod_dagster.core.paths import join_uri
+from orcapod_dagster.core.paths import join_uri, results_root
 from orcapod_dagster.core.predicates import Predicate
 from orcapod_dagster.core.sources import DeltaSource, TableSource
+from orcapod_dagster.core.storage import hide_options
 from orcapod_dagster.core.storage_types import from_storage
 from orcapod_dagster.partitions import EXPR, EXPR_PROPERTY, plain, predicate_of
 
 _log = logging.getLogger(__name__)
-RESULTS_FOLDER: Final = ".orcapod"
 LOAD_KEY: Final = "orcapod/load"
 EVOLUTION_KEY: Final = "orcapod/schema_evolution"
 WRITE_MODE_KEY: Final = "orcapod/write_mode"
@@ -43,6 +43,11 @@ class DeltaLakeIOManager(dg.ConfigurableIOManager):
     root_uri: str = Field(description="The lake: a local folder or an object store URI.")
     storage_options: dict[str, str] | None = Field(default=None, description="As deltalake takes them; never shown.")
 
+    def __init__(self, **data: Any) -> None:
+        if "storage_options" in data:
+            data["storage_options"] = hide_options(data["storage_options"])
+        super().__init__(**data)
+
     def __repr__(self) -> str:
         return f"DeltaLakeIOManager(root_uri={self.root_uri!r})"
 
@@ -57,7 +62,7 @@ class DeltaLakeIOManager(dg.ConfigurableIOManager):
     @property
     def results_root(self) -> str:
         """Where results lie: a folder that no asset key can take."""
-        return f"{self.root_uri.rstrip('/')}/{RESULTS_FOLDER}"
+        return results_root(self.root_uri)
 
     # ------------------------------------------------------------------ writing
 

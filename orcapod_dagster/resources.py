@@ -14,6 +14,8 @@ from orcapod_dagster.core.databases.delta import DeltaTableDatabase
 from orcapod_dagster.core.executors.base import PythonFunctionExecutorProtocol
 from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor
 from orcapod_dagster.core.executors.ray import RayExecutor
+from orcapod_dagster.core.paths import results_root
+from orcapod_dagster.core.storage import hide_options
 from orcapod_dagster.core.types import Schema
 from orcapod_dagster.io_manager import DeltaLakeIOManager
 
@@ -72,15 +74,22 @@ class RayExecutorResource(PacketExecutorResource):
 class ResultStoreResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # dagster's own generic
     """Where the results of packet functions are kept: Delta tables below one folder of the lake."""
 
-    root_uri: str = Field(description="Folder or object store URI of the results.")
-    storage_options: dict[str, str] | None = Field(default=None, description="As deltalake takes them.")
+    root_uri: str = Field(description="The lake: a local folder or an object store URI. Results lie below it.")
+    storage_options: dict[str, str] | None = Field(default=None, description="As deltalake takes them; never shown.")
+
+    def __init__(self, **data: Any) -> None:
+        if "storage_options" in data:
+            data["storage_options"] = hide_options(data["storage_options"])
+        super().__init__(**data)
 
     def database(self) -> ArrowDatabase:
         """Return the database of results."""
-        return DeltaTableDatabase(self.root_uri, self.storage_options)
+        return DeltaTableDatabase(results_root(self.root_uri), self.storage_options)
 
     def __repr__(self) -> str:
         return f"ResultStoreResource(root_uri={self.root_uri!r})"
+
+    __str__ = __repr__
 
 
 def packet_resources(
@@ -92,9 +101,11 @@ def packet_resources(
     """Return the resources that packet assets use, under keys that no existing project has.
 
     Args:
-        root_uri: the lake: a local folder (relative to the working directory of the code location) or an object store URI.
+        root_uri: the lake: a local folder (relative to the working directory of the code location) or an object store URI;
+            also as `dg.EnvVar`.
         executor: where packet functions run; default in the step's process.
-        storage_options: credentials and options of the object store, as deltalake takes them.
+        storage_options: credentials and options of the object store, as deltalake takes them; each value also as
+            `dg.EnvVar`, which is read when a run begins.
         as_default: whether the lake also becomes the project's `io_manager`, for assets that are no packet assets.
 
     Example:
@@ -106,7 +117,7 @@ def packet_resources(
     resources: dict[str, Any] = {
         IO_MANAGER_KEY: io_manager,
         EXECUTOR_KEY: executor or LocalExecutorResource(),
-        RESULT_STORE_KEY: ResultStoreResource(root_uri=io_manager.results_root, storage_options=options),
+        RESULT_STORE_KEY: ResultStoreResource(root_uri=root_uri, storage_options=options),
     }
     if as_default:
         resources["io_manager"] = io_manager

@@ -34,6 +34,7 @@ from orcapod_dagster.core.errors import (
     StorageError,
 )
 from orcapod_dagster.core.predicates import Predicate
+from orcapod_dagster.core.storage import options_for, told
 from orcapod_dagster.core.storage_types import (
     arrow_schema,
     holds_naive_timestamp,
@@ -91,7 +92,7 @@ def _open_any(uri: str, storage_options: Mapping[str, str] | None, version: int 
         )
     with reading(uri):
         try:
-            table = DeltaTable(uri, version=version, storage_options=_options(storage_options))
+            table = DeltaTable(uri, version=version, storage_options=options_for(uri, storage_options))
         except DeltaTableNotFoundError:
             return None
     refuse_cut_commit(uri, table.version())
@@ -118,17 +119,12 @@ def reading(what: str) -> Generator[None]:
         raise
     except (DeltaError, OSError, pa.ArrowException) as error:
         raise StorageError(
-            f"{what}: {_without_rows(error)}. Check that the path is right, readable, writable and whole."
+            f"{what}: {told(error)}. Check that the path is right, readable, writable and whole."
         ) from None
     except BaseException as error:
         if type(error).__name__ == "PanicException" or type(error) is Exception:
-            raise StorageError(f"{what}: {_without_rows(error)}.") from None
+            raise StorageError(f"{what}: {told(error)}.") from None
         raise
-
-
-def _without_rows(error: BaseException) -> str:
-    """Return an engine's message, cut before anything that could show rows."""
-    return f"{type(error).__name__}: {str(error).splitlines()[0][:300]}" if str(error) else type(error).__name__
 
 
 def dataset(table: DeltaTable) -> Any:
@@ -164,7 +160,7 @@ def open_at(uri: str, moment: int | str | dt.datetime, storage_options: Mapping[
         StorageError: the time has no zone, or that version is not there.
     """
     with reading(f"{uri} at {moment}"):
-        table = DeltaTable(uri, storage_options=_options(storage_options))
+        table = DeltaTable(uri, storage_options=options_for(uri, storage_options))
         if isinstance(moment, str):
             moment = dt.datetime.fromisoformat(moment)
         if isinstance(moment, dt.datetime) and moment.tzinfo is None:
@@ -380,15 +376,21 @@ class Write:
             table = _open_any(self.uri, self.options)
             if table is not None:
                 return table
-            with reading(self.uri):
-                return DeltaTable.create(
+            # Without retries the first conditional write of version 0 wins, and all others see its table.
+            with reading(self.uri), contextlib.suppress(CommitFailedError):
+                DeltaTable.create(
                     self.uri,
                     self.stored,
                     mode="ignore",
                     configuration=configuration,
-                    storage_options=_options(self.options),
+                    storage_options=options_for(self.uri, self.options),
+                    commit_properties=CommitProperties(max_commit_retries=0),
                     raise_if_key_not_exists=False,
                 )
+            table = _open_any(self.uri, self.options)
+        if table is None:
+            raise CommitError(f"{self.uri}: the table was created and is gone again. Run again.")
+        return table
 
     def _try(self, table: DeltaTable, actions: list[Any]) -> None:
         said = {**self.metadata, ACTIONS: str(len(actions))}
@@ -459,7 +461,7 @@ class _Rows:
 
 def _add_columns(uri: str, schema: pa.Schema, storage_options: Mapping[str, str] | None) -> None:
     with _lock(uri), reading(uri):
-        table = DeltaTable(uri, storage_options=_options(storage_options))
+        table = DeltaTable(uri, storage_options=options_for(uri, storage_options))
         known = {field.name for field in table.schema().fields}
         stored = storage_schema(schema)
         _allow_naive_timestamps(table, stored)
@@ -504,7 +506,7 @@ def schema_difference(table: pa.Schema, data: pa.Schema) -> list[str]:
 
 @contextlib.contextmanager
 def _lock(uri: str) -> Generator[None]:
-    """Hold this machine's lock of a table; on an object store there is none."""
+    """Hold this machine's lock of a table; on an object store conditional writes take its place."""
     path = local_path(uri)
     if path is None:
         yield
@@ -515,7 +517,3 @@ def _lock(uri: str) -> Generator[None]:
     with handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
-
-
-def _options(storage_options: Mapping[str, str] | None) -> dict[str, str] | None:
-    return dict(storage_options) if storage_options else None

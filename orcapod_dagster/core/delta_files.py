@@ -21,6 +21,8 @@ from deltalake.fs import DeltaStorageHandler
 from deltalake.transaction import AddAction
 from pyarrow import fs
 
+from orcapod_dagster.core.storage import options_for
+
 ROW_GROUP_ROWS: Final = 65_536
 FILE_ROWS: Final = 4_194_304
 
@@ -152,7 +154,7 @@ def filesystem_of(uri: str, storage_options: Mapping[str, str] | None) -> tuple[
     path = local_path(uri)
     if path is not None:
         return fs.LocalFileSystem(), f"{path}/"
-    return fs.PyFileSystem(DeltaStorageHandler(uri, dict(storage_options or {}))), ""
+    return fs.PyFileSystem(DeltaStorageHandler(uri, options_for(uri, storage_options) or {})), ""
 
 
 def local_path(uri: str) -> Path | None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from typing import Final
 
 from orcapod_dagster.core.errors import LakeError
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.\-]|^\.")
 _MAX_BYTES = 200
+RESULTS_FOLDER: Final = ".orcapod"
 
 
 def safe_component(name: str) -> str:
@@ -41,3 +43,8 @@ def join_uri(root: str, parts: Sequence[str]) -> str:
             f"root_uri {root!r} has a percent sign, with which delta-rs mixes up folders. Use another name."
         )
     return "/".join([root.rstrip("/"), *map(safe_component, parts)])
+
+
+def results_root(root_uri: str) -> str:
+    """Return where the results of a lake lie: a folder that no asset key can take."""
+    return f"{root_uri.rstrip('/')}/{RESULTS_FOLDER}"
