@@ -1,8 +1,8 @@
 """Casts between Arrow types that keep every value, at any depth: what Arrow's own casts do, and what they lack.
 
 Arrow casts most nested types by itself. It does not decode run-end encoding, cannot make a fixed-size list under a
-null struct, rounds float64 to float32 in silence, and takes integers above 2**53 for inexact floats even where they
-are exact.
+null struct, rounds float64 to float32 in silence, lets large decimals wrap around, and takes integers above 2**53 for
+inexact floats even where they are exact.
 """
 
 from __future__ import annotations
@@ -173,7 +173,17 @@ def _recast_leaf(array: pa.Array, target: pa.DataType) -> pa.Array:
     is_ = pa.types
     if is_.is_floating(target) and (is_.is_integer(array.type) or is_.is_floating(array.type)):
         return _exact_float(array, target)
+    if is_.is_decimal(array.type) and is_.is_decimal(target) and target.scale > array.type.scale:
+        return _more_digits(array, target)
     return array.cast(target)
+
+
+def _more_digits(array: pa.Array, target: pa.DataType) -> pa.Array:
+    """Cast decimals to a larger scale; Arrow's own cast wraps around in silence where the digits take too many bits."""
+    found = array.cast(target)
+    if not pc.all(pc.equal(found.cast(array.type), array), min_count=0).as_py():
+        raise pa.ArrowInvalid(f"values of type {array.type} that {target} does not hold")
+    return found
 
 
 def _exact_float(array: pa.Array, target: pa.DataType) -> pa.Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from decimal import Decimal
 from itertools import accumulate
 
 import numpy as np
@@ -127,3 +128,17 @@ def test_a_value_that_would_change_is_refused(array: pa.Array, target: pa.DataTy
 def test_a_value_that_fits_is_taken(array: pa.Array, target: pa.DataType) -> None:
     """A cast is refused for its values, not for its types: what fits exactly comes back the same."""
     assert repr(recast(recast(array, target), array.type).to_pylist()) == repr(array.to_pylist())
+
+
+@pytest.mark.parametrize("source", [pa.decimal128(38, 0), pa.decimal128(23, 0), pa.decimal256(40, 0)])
+@pytest.mark.parametrize("digits", range(19, 24))
+def test_decimals_of_too_many_digits_are_refused(source: pa.DataType, digits: int) -> None:
+    """A decimal that gains fraction digits and has no room for them is refused; Arrow's cast gives another number for some."""
+    target = pa.decimal128(38, 18)
+    for number in (Decimal("1" * digits), -Decimal("12345678901234567890123"[:digits]), Decimal("9" * digits)):
+        array = pa.array([None, number], source)
+        if digits <= 20:
+            assert recast(array, target).to_pylist() == [None, number]
+        else:
+            with pytest.raises(pa.ArrowInvalid):
+                recast(array, target)
