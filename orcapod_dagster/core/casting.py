@@ -42,6 +42,12 @@ def is_binary(t: pa.DataType) -> bool:
     return is_.is_binary(t) or is_.is_large_binary(t) or is_.is_binary_view(t) or is_.is_fixed_size_binary(t)
 
 
+def repeated_name(struct: pa.DataType) -> str | None:
+    """Return a name that two fields of a struct share, if any; everything here goes by names."""
+    names = [field.name for field in struct.fields]
+    return next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+
+
 def unencoded(t: pa.DataType) -> pa.DataType:
     """Return the plain type of the same values: no dictionary, large or view form; list items called "element"; UTC."""
     is_ = pa.types
@@ -163,6 +169,8 @@ def _recast_list(array: pa.Array, target: pa.DataType) -> pa.Array:
 
 
 def _recast_struct(array: pa.Array, target: pa.DataType) -> pa.Array:
+    if repeated_name(array.type) is not None:
+        raise pa.ArrowInvalid(f"{array.type} has two fields of one name")
     # flatten() gives a null struct null children, without which a fixed-size list below it could not be made.
     children = dict(zip((f.name for f in array.type.fields), array.flatten(), strict=True))
     arrays = [recast(children[field.name], field.type) for field in target.fields]
@@ -317,6 +325,7 @@ def forbidden_nulls(array: pa.Array, *, nullable: bool) -> pa.Array | None:
     Returns:
         Boolean array, one per row, or `None` where all is well.
     """
+    array = _with_plain_nulls(array)
     found = None if nullable or not array.null_count else array.is_null()
     t = array.type
     if isinstance(t, pa.BaseExtensionType):
@@ -335,6 +344,16 @@ def forbidden_nulls(array: pa.Array, *, nullable: bool) -> pa.Array | None:
             # A null struct has null children, which is right.
             found = _either(found, None if inner is None else pc.and_(inner, array.is_valid()))
     return None if found is None or not pc.any(found).as_py() else found
+
+
+def _with_plain_nulls(array: pa.Array) -> pa.Array:
+    """Decode a dictionary or run-end encoding whose values hold nulls, which `null_count` and `is_null` do not see."""
+    if pa.types.is_dictionary(array.type):
+        values = array.dictionary
+        return array.dictionary_decode() if values.null_count or pa.types.is_nested(values.type) else array
+    if pa.types.is_run_end_encoded(array.type):
+        return pc.run_end_decode(array)
+    return array
 
 
 def _either(one: pa.Array | None, other: pa.Array | None) -> pa.Array | None:

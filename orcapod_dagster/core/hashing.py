@@ -26,6 +26,7 @@ from orcapod_dagster.core.casting import (
     map_parts,
     one_array,
     recast,
+    repeated_name,
     unencoded,
 )
 from orcapod_dagster.core.errors import UnsupportedTypeError
@@ -175,7 +176,7 @@ def canonical_type(t: pa.DataType) -> pa.DataType:
     """Return the type whose encoding stands for all types of the same meaning (int32 → int64, large string → string).
 
     Raises:
-        UnsupportedTypeError: the type has no canonical encoding (unions, intervals).
+        UnsupportedTypeError: the type has no canonical encoding (unions, intervals, structs with a name twice).
     """
     is_ = pa.types
     if isinstance(t, pa.BaseExtensionType):
@@ -196,6 +197,11 @@ def canonical_type(t: pa.DataType) -> pa.DataType:
     if is_.is_map(t):
         return pa.map_(canonical_type(t.key_type), canonical_type(t.item_type))
     if is_.is_struct(t):
+        name = repeated_name(t)
+        if name is not None:
+            raise UnsupportedTypeError(
+                f"Arrow type {t} has two fields {name!r} and no content hash. Rename one upstream."
+            )
         return pa.struct([pa.field(f.name, canonical_type(f.type)) for f in t.fields])
     if is_list(t):
         return pa.list_(pa.field("element", canonical_type(t.value_type)))

@@ -5,13 +5,16 @@ from __future__ import annotations
 import random
 from decimal import Decimal
 from itertools import accumulate
+from typing import Any, TypedDict
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from orcapod_dagster.core import converter
 from orcapod_dagster.core.casting import covered, forbidden_nulls, recast, unencoded
+from orcapod_dagster.core.errors import InputError, UnsupportedTypeError
 from orcapod_dagster.core.hashing import hash_rows
 
 
@@ -142,3 +145,36 @@ def test_decimals_of_too_many_digits_are_refused(source: pa.DataType, digits: in
         else:
             with pytest.raises(pa.ArrowInvalid):
                 recast(array, target)
+
+
+def test_a_struct_with_a_name_twice_is_refused() -> None:
+    """Neither of two equally named fields is taken for the other: by no cast, no conversion, no parameter."""
+    one, two = pa.array([1]), pa.array([2])
+    twice = pa.StructArray.from_arrays([one, two], names=["a", "a"])
+    with pytest.raises(pa.ArrowInvalid):
+        recast(twice, pa.struct([("a", pa.int32())]))
+    with pytest.raises(UnsupportedTypeError, match="'a'"):
+        converter.arrow_field("c", twice.type)
+    with pytest.raises(InputError, match="column 'c'"):
+        converter.conform(twice, TypedDict("One", {"a": int}), name="c")  # type: ignore[operator]
+    assert converter.python_type(twice.type) is Any
+
+
+ENCODED_NULLS = [
+    pa.DictionaryArray.from_arrays(pa.array([1, 0, 0], pa.int8()), pa.array(["a", None])),
+    pc.run_end_encode(pa.array([None, 1, 1])),
+    pa.DictionaryArray.from_arrays(
+        pa.array([1, 0, 0]), pa.array([{"n": 1}, {"n": None}], pa.struct([pa.field("n", pa.int64(), nullable=False)]))
+    ),
+]
+
+
+@pytest.mark.parametrize("array", ENCODED_NULLS, ids=lambda array: str(array.type)[:40])
+def test_nulls_among_encoded_values_are_found(array: pa.Array) -> None:
+    """A null that only the dictionary, or the values of the runs, hold is a null of its rows; also inside of lists."""
+    assert forbidden_nulls(array, nullable=False).to_pylist() == [True, False, False]
+    lists = pa.ListArray.from_arrays(
+        pa.array([0, 1, 3], pa.int32()), array, type=pa.list_(pa.field("element", array.type, nullable=False))
+    )
+    assert forbidden_nulls(lists, nullable=True).to_pylist() == [True, False]
+    assert forbidden_nulls(array.slice(1), nullable=False) is None

@@ -278,7 +278,12 @@ def _equal_rows() -> int:
     return 1
 
 
-@pytest.mark.parametrize("t", [pa.month_day_nano_interval(), pa.dense_union([pa.field("a", pa.int64())])], ids=str)
+TWICE = pa.struct([pa.field("a", pa.int64()), pa.field("a", pa.int64())])
+
+
+@pytest.mark.parametrize(
+    "t", [pa.month_day_nano_interval(), pa.dense_union([pa.field("a", pa.int64())]), pa.list_(TWICE)], ids=str
+)
 def test_types_without_a_hash_are_refused(t: pa.DataType) -> None:
     """A type without a canonical encoding is refused with its column's name."""
     with pytest.raises(UnsupportedTypeError, match="column 'c'"):

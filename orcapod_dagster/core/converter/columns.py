@@ -170,6 +170,8 @@ def widens(source: pa.DataType, target: pa.DataType) -> bool:
 def _fields_widen(source: pa.DataType, target: pa.DataType) -> bool:
     """Tell whether two structs have the same field names, in any order, and each field widens."""
     have = {field.name: field.type for field in source.fields}
+    if len(have) < source.num_fields:
+        return False  # a name twice: which of the two is meant?
     return have.keys() == {field.name for field in target.fields} and all(
         widens(have[field.name], field.type) for field in target.fields
     )

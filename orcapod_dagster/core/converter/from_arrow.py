@@ -13,10 +13,11 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from orcapod_dagster.core.casting import is_binary, is_list, is_string
+from orcapod_dagster.core.casting import is_binary, is_list, is_string, repeated_name
 from orcapod_dagster.core.converter.codec import NONE, Codec, Element, codec_of, register_type_family
 from orcapod_dagster.core.converter.containers import ListCodec, MapCodec, dict_codec
 from orcapod_dagster.core.converter.scalars import NaiveDatetime, retyped
+from orcapod_dagster.core.errors import UnsupportedTypeError
 from orcapod_dagster.core.types import Schema
 
 _log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ def _python_type(t: pa.DataType) -> Any:
         return dict[python_type(t.key_type), field_type(t.item_field)]  # pyright: ignore[reportInvalidTypeArguments]  # built at run time
     if is_list(t):
         return list[field_type(t.value_field)]  # pyright: ignore[reportInvalidTypeArguments]  # built at run time
-    if pa.types.is_struct(t):
+    if pa.types.is_struct(t) and repeated_name(t) is None:
         return typing.TypedDict("Struct", {f.name: field_type(f) for f in t.fields})  # type: ignore[operator]  # built at run time
     return Any
 
@@ -96,6 +97,8 @@ def _arrow_codec(t: pa.DataType) -> Codec:
     elif pa.types.is_map(t):
         inner = MapCodec(Element.of(t.key_field), Element.of(t.item_field))
     elif pa.types.is_struct(t):
+        if repeated_name(t) is not None:
+            raise UnsupportedTypeError(f"Arrow type {t} has two fields {repeated_name(t)!r}. Rename one.")
         inner = dict_codec({field.name: Element.of(field) for field in t.fields})
     elif pa.types.is_dictionary(t) or pa.types.is_run_end_encoded(t):
         inner = codec_of(t.value_type)
