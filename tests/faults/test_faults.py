@@ -184,7 +184,7 @@ def test_a_paused_writer_wakes_after_another_took_over(processes: Any, tmp_path:
 
 def test_first_writers_race(processes: Any, tmp_path: Path) -> None:
     """8 processes that write the first rows of one table at once: one of them is the table, whole."""
-    for number in range(rounds(5, 200)):
+    for number in range(rounds(2, 200)):
         uri = str(tmp_path / str(number))
         at = time.time() + 0.15
         finish([start(processes, workers.create, uri, writer, at) for writer in range(8)])
@@ -207,7 +207,7 @@ def test_one_partition_by_four_runs_at_once(processes: Any, tmp_path: Path) -> N
     uri = str(tmp_path / "t")
     other = pa.table({"site": ["b"], "writer": [9], "row": [0]})
     delta.replace(uri, other.to_reader, where=None)
-    for _ in range(rounds(3, 100)):
+    for _ in range(rounds(2, 100)):
         at = time.time() + 0.1
         finish([start(processes, workers.replace_partition, uri, writer, at) for writer in range(4)])
         found = table_of(uri)
