@@ -23,7 +23,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.transaction import AddAction, RemoveAction
 
 from orcapod_dagster.core.arrow import pc
-from orcapod_dagster.core.delta_files import local_path, remove_files, write_files
+from orcapod_dagster.core.delta_files import remove_files, write_files
 from orcapod_dagster.core.delta_log import ACTIONS, refuse_cut_commit, sync_commit, sync_files
 from orcapod_dagster.core.errors import (
     CommitError,
@@ -33,6 +33,7 @@ from orcapod_dagster.core.errors import (
     SchemaMismatchError,
     StorageError,
 )
+from orcapod_dagster.core.paths import local_path
 from orcapod_dagster.core.predicates import Predicate
 from orcapod_dagster.core.storage import options_for, told
 from orcapod_dagster.core.storage_types import (

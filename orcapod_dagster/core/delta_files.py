@@ -12,7 +12,6 @@ import json
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
@@ -21,6 +20,7 @@ from deltalake.fs import DeltaStorageHandler
 from deltalake.transaction import AddAction
 from pyarrow import fs
 
+from orcapod_dagster.core.paths import local_path
 from orcapod_dagster.core.storage import options_for
 
 ROW_GROUP_ROWS: Final = 65_536
@@ -155,10 +155,3 @@ def filesystem_of(uri: str, storage_options: Mapping[str, str] | None) -> tuple[
     if path is not None:
         return fs.LocalFileSystem(), f"{path}/"
     return fs.PyFileSystem(DeltaStorageHandler(uri, options_for(uri, storage_options) or {})), ""
-
-
-def local_path(uri: str) -> Path | None:
-    """Return the local folder of a URI, or `None` for an object store."""
-    if uri.startswith("file://"):
-        return Path(uri.removeprefix("file://"))
-    return None if "://" in uri else Path(uri)

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from orcapod_dagster.core.delta_files import local_path
 from orcapod_dagster.core.errors import StorageError
+from orcapod_dagster.core.paths import LOG_FOLDER, local_path
 
 ACTIONS: Final = "orcapod.actions"
 """In the metadata of a commit: how many files it adds and removes."""
@@ -77,7 +77,7 @@ def sync_commit(uri: str, version: int) -> None:
 
 def _commit_file(uri: str, version: int) -> Path | None:
     folder = local_path(uri)
-    return None if folder is None else folder / "_delta_log" / f"{version:020}.json"
+    return None if folder is None else folder / LOG_FOLDER / f"{version:020}.json"
 
 
 def _sync(path: Path) -> None:

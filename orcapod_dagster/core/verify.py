@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,12 +20,12 @@ from pyarrow import fs
 from orcapod_dagster.core import delta
 from orcapod_dagster.core.arrow import pc
 from orcapod_dagster.core.columns import RECORD_ID, TIMESTAMP
-from orcapod_dagster.core.delta_files import filesystem_of, local_path
+from orcapod_dagster.core.delta_files import filesystem_of
 from orcapod_dagster.core.errors import LakeError, StorageError
 from orcapod_dagster.core.hashing import value_lanes
+from orcapod_dagster.core.paths import LOG_FOLDER, local_path, refuse_strange_folder
 from orcapod_dagster.core.sources import DeltaSource
 
-_LOG: Final = "_delta_log"
 _YOUNG_SECONDS: Final = 24 * 3600.0
 """A file that no commit names may belong to a writer that still runs; after a day it does not."""
 _RERUN: Final = "Materialize the asset again: its results are kept. A lost result is computed again."
@@ -79,10 +79,35 @@ def verify(
     with delta.reading(root_uri):
         entries = filesystem.get_file_info(fs.FileSelector(prefix or "/", recursive=True, allow_not_found=True))
     files = {entry.path.removeprefix(prefix).lstrip("/"): entry for entry in entries if entry.is_file}
-    tables = sorted({path.partition(f"/{_LOG}/")[0] for path in files if f"/{_LOG}/" in path})
-    for name in tables if table is None else [table.strip("/")]:
-        mine = {path.removeprefix(f"{name}/"): entry for path, entry in files.items() if path.startswith(f"{name}/")}
-        yield _Check(f"{root_uri.rstrip('/')}/{name}", name, mine, filesystem, storage_options).run(read_all=read_all)
+    tables = sorted({path.partition(f"/{LOG_FOLDER}/")[0] for path in files if f"/{LOG_FOLDER}/" in path})
+    wanted = tables if table is None else [table.strip("/")]
+    mine = _files_of(wanted, tables, files)
+    for name in wanted:
+        yield _checked_folder(root_uri, name) or _Check(
+            f"{root_uri.rstrip('/')}/{name}", name, mine[name], filesystem, storage_options
+        ).run(read_all=read_all)
+
+
+def _files_of(wanted: Sequence[str], tables: Sequence[str], files: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the files of each table, by their paths in it; a table in another's folder has its own."""
+    found: dict[str, dict[str, Any]] = {name: {} for name in (*tables, *wanted)}
+    for path, entry in files.items():
+        folder = path.rpartition("/")[0]
+        while folder and folder not in found:
+            folder = folder.rpartition("/")[0]
+        if folder:
+            found[folder][path.removeprefix(f"{folder}/")] = entry
+    return found
+
+
+def _checked_folder(root_uri: str, name: str) -> TableReport | None:
+    """Return what is wrong with the folder of a table itself, which is then not looked into."""
+    try:
+        refuse_strange_folder(root_uri, [*name.split("/"), LOG_FOLDER])
+    except LakeError as error:
+        finding = Finding(name, f"is not looked into: {error}", "Its assets are neither written nor read.")
+        return TableReport(name, None, 0, 0, 0, (finding,))
+    return None
 
 
 class _Check:
@@ -172,7 +197,7 @@ class _Check:
             entry
             for path, entry in self._files.items()
             if path.endswith((".parquet", ".parquet#1"))
-            and not path.startswith(_LOG)
+            and not path.startswith(LOG_FOLDER)
             and path not in named
             and entry.mtime is not None
             and entry.mtime.timestamp() < old
@@ -189,7 +214,7 @@ class _Check:
         """Return the files that any commit of the log adds, also those of versions before."""
         found: set[str] = set()
         for path, entry in self._files.items():
-            if path.startswith(f"{_LOG}/") and path.endswith(".json"):
+            if path.startswith(f"{LOG_FOLDER}/") and path.endswith(".json"):
                 with self._filesystem.open_input_stream(entry.path) as stream:
                     for line in stream.read().splitlines():
                         if line.startswith(b'{"add"'):
