@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oldest dev check format faults bench clean
+.PHONY: help demo test test-oldest dev check format faults bench compare clean
 
 VENV ?= .venv
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
@@ -49,7 +49,10 @@ faults: $(INSTALLED) ## Run the fault campaigns in full; about two hours.
 	@FAULTS=full $(BIN)/python -m pytest -q tests/faults
 
 bench: $(INSTALLED) ## Print the benchmarks.
-	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+	@set -e; for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+compare: $(INSTALLED) ## Write docs/partitions.md: every kind of partitions, here and in other IO managers; a quarter of an hour.
+	@$(BIN)/python benchmarks/compare_io_managers.py
 
 clean: ## Remove what the other targets made, the environment included.
 	@rm -rf .venv .venv-* .demo .dagster_home lake .pytest_cache .ruff_cache .hypothesis build dist

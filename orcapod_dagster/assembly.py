@@ -27,6 +27,7 @@ from orcapod_dagster.core.result_cache import (
 )
 from orcapod_dagster.core.sources import MemorySource, TableSource
 from orcapod_dagster.core.streams import PacketStream, StreamInput
+from orcapod_dagster.partitions import refuse_outside
 from orcapod_dagster.resources import IO_MANAGER_KEY
 from orcapod_dagster.spec import PacketAssetSpec
 
@@ -165,12 +166,18 @@ class AssetTable:
     """
 
     def __init__(
-        self, context: dg.AssetExecutionContext, spec: PacketAssetSpec, pod: FunctionPod, partition_expr: Any
+        self,
+        context: dg.AssetExecutionContext,
+        spec: PacketAssetSpec,
+        pod: FunctionPod,
+        partition_expr: Any,
+        stream: PacketStream,
     ) -> None:
         self._spec = spec
         self._pod = pod
         self._partition_expr = partition_expr
         io_manager = getattr(context.resources, IO_MANAGER_KEY)
+        _refuse_wrong_partitions(io_manager, context, spec, partition_expr, stream)
         self._current: TableSource | None = io_manager.current_source(context, partition_expr)
         self._commits: list[dict[str, Any]] = io_manager.commits_of(spec.key)
         self._part = (
@@ -248,6 +255,25 @@ class AssetTable:
             partition_columns=self._partition_expr,
             plain_columns=(names.RECORD_ID, names.INPUT_HASH),
         )
+
+
+def _refuse_wrong_partitions(
+    io_manager: Any, context: dg.AssetExecutionContext, spec: PacketAssetSpec, partition_expr: Any, stream: PacketStream
+) -> None:
+    """Refuse, before anything is computed, what the IO manager would refuse to write afterwards.
+
+    Raises:
+        PartitionError: the asset's partitions cannot be written right, or rows lie outside of the run's. Rows whose
+            partition is an output of the function can be told only when they are there.
+    """
+    definition = context.assets_def.partitions_def
+    keys = [] if definition is None else list(context.partition_keys)
+    kept = kept_columns(spec, stream)
+    fields = [*(stream.schema().field(name) for name in kept), *spec.function.output_arrow_schema]
+    _, where = io_manager.part_to_write(spec.key, definition, keys, partition_expr, pa.schema(fields))
+    if where is not None and set(where.columns()) <= set(kept):
+        for batch in stream.scan(where.columns()):
+            refuse_outside(batch, where, f"asset {spec.key.to_user_string()}", keys)
 
 
 def _same(mine: pa.Array, standing: pa.Array) -> bool:

@@ -67,8 +67,8 @@ def materialize_packets(
     if config.rows is not None:
         stream = stream.where(config.rows)
     pod = _make_pod(context, spec)
+    table = AssetTable(context, spec, pod, _partition_expr(context, spec), stream)
     hashed = pod.hash(stream)
-    table = AssetTable(context, spec, pod, _partition_expr(context, spec))
     standing = None if partial or config.force else table.standing(stream, hashed.hashes)
     if standing is not None:
         context.log.info(

@@ -13,15 +13,14 @@ from deltalake import DeltaTable
 from pydantic import Field
 
 from orcapod_dagster.core import delta
-from orcapod_dagster.core.arrow import pc
 from orcapod_dagster.core.asset_write import AssetWrite
 from orcapod_dagster.core.errors import InputError, MissingExtraError, PartitionError, TableNotFoundError
 from orcapod_dagster.core.paths import join_uri, results_root
-from orcapod_dagster.core.predicates import Predicate
+from orcapod_dagster.core.predicates import NOTHING, Predicate
 from orcapod_dagster.core.sources import DeltaSource, TableSource
 from orcapod_dagster.core.storage import hide_options
 from orcapod_dagster.core.storage_types import from_storage
-from orcapod_dagster.partitions import EXPR, EXPR_PROPERTY, plain, predicate_of
+from orcapod_dagster.partitions import EXPR, EXPR_PROPERTY, plain, predicate_of, refuse_outside
 
 _log = logging.getLogger(__name__)
 LOAD_KEY: Final = "orcapod/load"
@@ -92,23 +91,44 @@ class DeltaLakeIOManager(dg.ConfigurableIOManager):
                 uri, write.open_reader, storage_options=self.storage_options, properties=write.properties,
                 custom_metadata=write.custom_metadata, plain_columns=write.plain_columns, commit_id=_commit_id(context),
             )  # fmt: skip
-        if not context.has_asset_partitions:
-            self._refuse_partitioned_table(uri, context.asset_key)
+        definition, keys = None, ()
+        if context.has_asset_partitions:
+            definition, keys = context.asset_partitions_def, context.asset_partition_keys
+        expr = plain(metadata.get(EXPR)) or write.partition_columns
+        expr, where = self.part_to_write(context.asset_key, definition, keys, expr, write.schema)
+        if where is None:
             return delta.replace(
                 uri, write.open_reader, where=None, storage_options=self.storage_options, properties=write.properties,
                 custom_metadata=write.custom_metadata,
                 plain_columns=write.plain_columns, evolve=evolve,
             )  # fmt: skip
-        owner = _owner(context.asset_key)
-        expr = self._agreed_expr(uri, plain(metadata.get(EXPR)) or write.partition_columns, owner)
-        definition = context.asset_partitions_def
-        where = predicate_of(definition, context.asset_partition_keys, expr, write.schema, owner)
         return delta.replace(
-            uri, _inside(write.open_reader, where, owner, context.asset_partition_keys), where=where,
+            uri, _inside(write.open_reader, where, _owner(context.asset_key), keys), where=where,
             storage_options=self.storage_options,
             properties={**write.properties, EXPR_PROPERTY: json.dumps(expr)}, custom_metadata=write.custom_metadata,
                 plain_columns=write.plain_columns, evolve=evolve,
         )  # fmt: skip
+
+    def part_to_write(
+        self, key: dg.AssetKey, definition: Any, keys: Sequence[str], declared: Any, schema: pa.Schema
+    ) -> tuple[Any, Predicate | None]:
+        """Return by which column an asset's table is partitioned, and which rows a run is to replace: None for all.
+
+        Args:
+            key: of the asset. definition: its partitions, or None. keys: the partitions of the run.
+            declared: its `partition_expr`. schema: of what is to be written.
+
+        Raises:
+            PartitionError: there is no right way to write this; it is told without a look at any row.
+        """
+        uri, owner = self.table_uri(key), _owner(key)
+        if definition is None:
+            self._refuse_partitioned_table(uri, key)
+            return None, None
+        expr = self._agreed_expr(uri, declared, owner)
+        where = predicate_of(definition, keys, expr, schema, owner)
+        where.mask(schema.empty_table())  # a key that the column's type cannot express is found without rows
+        return expr, where
 
     def _agreed_expr(self, uri: str, declared: Any, owner: str) -> Any:
         """Return by which column the table is partitioned; what the table says and what is declared must be the same."""
@@ -179,9 +199,10 @@ class DeltaLakeIOManager(dg.ConfigurableIOManager):
                     "told. Give its definition here the same partitions_def."
                 )
             return DeltaSource(table, description=_owner(key))
-        where = predicate_of(
-            context.asset_partitions_def, context.asset_partition_keys, expr, delta.table_schema(table), _owner(key)
-        )
+        keys = context.asset_partition_keys
+        if not keys:  # the run maps to no partition of it
+            return DeltaSource(table, NOTHING, _owner(key))
+        where = predicate_of(context.asset_partitions_def, keys, expr, delta.table_schema(table), _owner(key))
         return DeltaSource(table, where, _owner(key))
 
     def _table_as_asked(self, context: dg.InputContext) -> DeltaTable:
@@ -252,14 +273,7 @@ def _inside(
 
     def checked(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
         for batch in reader:
-            inside = where.mask(batch)
-            if not pc.all(inside, min_count=0).as_py():
-                outside = batch.num_rows - (pc.sum(inside).as_py() or 0)
-                shown = ", ".join(list(keys)[:3]) + (", …" if len(keys) > 3 else "")  # a few examples
-                raise PartitionError(
-                    f"{owner}: {outside} rows lie outside of the partitions of this run ({shown}) by column "
-                    f"{', '.join(where.columns())}. Nothing was written. Give only rows of the partition."
-                )
+            refuse_outside(batch, where, owner, keys)
             yield batch
 
     def open_checked() -> pa.RecordBatchReader:

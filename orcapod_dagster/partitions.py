@@ -8,6 +8,7 @@ from typing import Any, Final
 import dagster as dg
 import pyarrow as pa
 
+from orcapod_dagster.core.arrow import pc
 from orcapod_dagster.core.errors import PartitionError
 from orcapod_dagster.core.predicates import AllOf, AnyOf, Equals, Predicate, Window
 
@@ -49,6 +50,23 @@ def predicate_of(
             f"{owner}: partition_expr is {expr!r}; for partitions of one dimension it is one column's name."
         )
     return _one_dimension(definition, keys, expr, schema, owner)
+
+
+def refuse_outside(rows: pa.Table | pa.RecordBatch, where: Predicate, owner: str, keys: Sequence[str]) -> None:
+    """Refuse rows that do not belong to the partitions of a run.
+
+    Raises:
+        PartitionError: says how many there are, never which.
+    """
+    inside = where.mask(rows)
+    if pc.all(inside, min_count=0).as_py():
+        return
+    outside = rows.num_rows - (pc.sum(inside).as_py() or 0)
+    shown = ", ".join(list(keys)[:3]) + (", …" if len(keys) > 3 else "")  # a few examples
+    raise PartitionError(
+        f"{owner}: {outside} rows lie outside of the partitions of this run ({shown}) by column "
+        f"{', '.join(where.columns())}. Nothing was written. Give only rows of the partition."
+    )
 
 
 def _cell(definition: dg.MultiPartitionsDefinition, key: str, expr: Any, schema: pa.Schema, owner: str) -> Predicate:

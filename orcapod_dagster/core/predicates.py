@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -73,7 +73,7 @@ class Window(Predicate):
 
 @dataclass(frozen=True, slots=True)
 class AnyOf(Predicate):
-    """At least one of the parts is fulfilled."""
+    """At least one of the parts is fulfilled; without parts, no row is."""
 
     parts: tuple[Predicate, ...]
 
@@ -83,6 +83,8 @@ class AnyOf(Predicate):
 
     def mask(self, rows: pa.Table | pa.RecordBatch) -> Any:
         """Return whether any part is fulfilled."""
+        if not self.parts:
+            return pa.repeat(False, rows.num_rows)
         return reduce(pc.or_, [part.mask(rows) for part in self.parts])
 
 
@@ -99,6 +101,10 @@ class AllOf(Predicate):
     def mask(self, rows: pa.Table | pa.RecordBatch) -> Any:
         """Return whether all parts are fulfilled."""
         return reduce(pc.and_, [part.mask(rows) for part in self.parts])
+
+
+NOTHING: Final = AnyOf(())
+"""No row at all."""
 
 
 def _plain(column: Any) -> Any:
