@@ -155,7 +155,7 @@ def _asset_ins(inputs: Any) -> tuple[dict[str, dg.AssetIn], list[dg.AssetsDefini
     """Return Dagster inputs by name, and their definitions where they were given."""
     if isinstance(inputs, Mapping):
         listed = list(inputs.values())
-    elif isinstance(inputs, (list, tuple)) and not isinstance(inputs, str):
+    elif isinstance(inputs, (list, tuple)) and not isinstance(inputs, (dg.AssetIn, dg.AssetKey, dg.AssetSpec)):
         listed = list(inputs)
     else:
         listed = [inputs]

@@ -17,7 +17,7 @@ from orcapod_dagster.core.asset_write import AssetWrite
 from orcapod_dagster.core.errors import InputError, MissingExtraError, PartitionError, TableNotFoundError
 from orcapod_dagster.core.paths import join_uri, results_root
 from orcapod_dagster.core.predicates import NOTHING, Predicate
-from orcapod_dagster.core.sources import DeltaSource, TableSource
+from orcapod_dagster.core.sources import DeltaSource, MemorySource, TableSource
 from orcapod_dagster.core.storage import hide_options
 from orcapod_dagster.core.storage_types import from_storage
 from orcapod_dagster.partitions import EXPR, EXPR_PROPERTY, plain, predicate_of, refuse_outside
@@ -180,11 +180,18 @@ class DeltaLakeIOManager(dg.ConfigurableIOManager):
         Raises:
             TableNotFoundError: the upstream was never materialized. PartitionError: its partitions cannot be read right.
         """
+        wanted = context.dagster_type.typing_type
+        metadata = context.definition_metadata or {}
+        as_source = plain(metadata.get(LOAD_KEY)) == "source"
+        if not as_source and wanted is not DeltaTable and self._is_before_all(context):
+            return _as_type(MemorySource(pa.table({})), wanted, None)
         source = self._source_of(context)
-        if plain((context.definition_metadata or {}).get(LOAD_KEY)) == "source":
-            return source
-        columns = plain((context.definition_metadata or {}).get("columns"))
-        return _as_type(source, context.dagster_type.typing_type, columns)
+        return source if as_source else _as_type(source, wanted, plain(metadata.get("columns")))
+
+    def _is_before_all(self, context: dg.InputContext) -> bool:
+        """Tell whether a run needs no partition of a table that is not there yet: the first of an asset that reads itself."""
+        needs_none = context.has_asset_partitions and not context.asset_partition_keys
+        return needs_none and delta.open_table(self.table_uri(context.asset_key), self.storage_options) is None
 
     def _source_of(self, context: dg.InputContext) -> DeltaSource:
         key = context.asset_key
@@ -355,14 +362,14 @@ def _of_dicts(rows: list[Mapping[str, Any]]) -> pa.Table:
     return pa.table({key: pa.array([row.get(key) for row in rows]) for key in keys})
 
 
-def _as_type(source: DeltaSource, wanted: Any, columns: Sequence[str] | None) -> Any:
+def _as_type(source: DeltaSource | MemorySource, wanted: Any, columns: Sequence[str] | None) -> Any:
     written = source.written_schema
     names = list(columns) if columns is not None else written.names
     schema = pa.schema([written.field(name) for name in names], metadata=written.metadata)
     batches = (from_storage(batch, schema) for batch in source.scan(names))
     if wanted is TableSource or wanted is DeltaSource:
         return source
-    if wanted is DeltaTable:
+    if wanted is DeltaTable and isinstance(source, DeltaSource):
         return source.table
     if wanted is pa.RecordBatchReader:
         return pa.RecordBatchReader.from_batches(schema, batches)

@@ -65,6 +65,11 @@ class MemorySource(TableSource):
         return self._table.schema
 
     @property
+    def written_schema(self) -> pa.Schema:
+        """The same: what is in memory was not written."""
+        return self._table.schema
+
+    @property
     def num_rows(self) -> int:
         """Number of rows."""
         return self._table.num_rows
