@@ -103,7 +103,11 @@ def hash_rows(columns: Mapping[str, pa.Array | pa.ChunkedArray]) -> pa.Array:
 
 def hash_lanes(columns: Mapping[str, pa.Array | pa.ChunkedArray]) -> Lanes:
     """As `hash_rows`, but the two halves as `uint64` arrays; cheaper where rows are only compared or summed."""
-    blocks = [_hash_block(block) for block in _blocks({n: _canonical(n, c) for n, c in columns.items()})]
+    return _joined([_hash_block(block) for block in _blocks({n: _canonical(n, c) for n, c in columns.items()})])
+
+
+def _joined(blocks: list[Lanes]) -> Lanes:
+    """Put the lanes of consecutive blocks together."""
     if len(blocks) == 1:
         return blocks[0]
     empty = [pa.array([], _U64)]
@@ -245,7 +249,9 @@ def _lanes(array: pa.Array) -> Lanes:
     if pa.types.is_null(t):
         return Lanes(*(pa.repeat(null, len(array)) for null in _const("null")))
     if pa.types.is_string(t) or pa.types.is_binary(t):
-        lanes = _binary_lanes(array)
+        # In blocks: each value is padded to the longest, and a row may hold many.
+        starts = range(0, len(array), _BLOCK_ROWS)
+        lanes = _joined([_binary_lanes(array.slice(start, _BLOCK_ROWS)) for start in starts])
     elif pa.types.is_map(t):
         lanes = _map_lanes(array)
     elif pa.types.is_list(t):

@@ -202,6 +202,16 @@ def test_different_values_differ() -> None:
     assert len(set(hashes)) == len(hashes)
 
 
+@pytest.mark.slow
+def test_many_short_strings_and_one_long_in_lists() -> None:
+    """Lists hold more strings than could be padded to the longest of them in one Arrow array; their hashes are those of each row."""
+    short = pa.repeat(pa.scalar("token"), 2**24)
+    items = pa.concat_arrays([short, pa.array(["x" * 128])])
+    offsets = pa.array([0, 2, 2**24, 2**24 + 1], pa.int32())
+    hashes = hash_rows({"c": pa.ListArray.from_arrays(offsets, items)})
+    assert hashes.take(pa.array([0, 2])).equals(hash_rows({"c": pa.array([["token"] * 2, ["x" * 128]])}))
+
+
 def test_nan_payloads_are_one_value() -> None:
     """All NaNs hash alike, whatever their payload."""
     bits = pa.array([0x7FF8000000000000, 0x7FF8000000000001, 0xFFF8000000000000], pa.uint64()).view(pa.float64())
