@@ -335,8 +335,8 @@ def forbidden_nulls(array: pa.Array, *, nullable: bool) -> pa.Array | None:
         inner = forbidden_nulls(items, nullable=t.value_field.nullable)
         return _either(found, None if inner is None else rows_with(inner, lengths))
     if pa.types.is_map(t):
-        lengths, _, items = map_parts(array)
-        inner = forbidden_nulls(items, nullable=t.item_field.nullable)
+        lengths, keys, items = map_parts(array)
+        inner = _either(forbidden_nulls(keys, nullable=False), forbidden_nulls(items, nullable=t.item_field.nullable))
         return _either(found, None if inner is None else rows_with(inner, lengths))
     if pa.types.is_struct(t):
         for field, child in zip(t.fields, array.flatten(), strict=True):

@@ -289,7 +289,7 @@ class PythonPacketFunction:
         return bound
 
     def refused_rows(self, bound: Mapping[str, pa.Array]) -> dict[int, str]:
-        """Find the rows that hold what a parameter does not take: a null, at any depth, an unknown name, a key twice.
+        """Find the rows that hold what a parameter does not take: a null, at any depth, an unknown name, a key twice, …
 
         Args:
             bound: what `bind_columns` gave.
@@ -304,7 +304,10 @@ class PythonPacketFunction:
             if refused is None:
                 continue
             for row in pc.indices_nonzero(refused).to_pylist():
-                what = f"holds what {converter.type_name(hint)} does not take: a null inside, an unknown name, or a key twice"
+                what = (
+                    f"holds what {converter.type_name(hint)} does not take: a null inside, an unknown name, a key twice, "
+                    "or a time that Python cannot count"
+                )
                 if not array[row].is_valid:
                     what = "is null, but the parameter takes no null"
                 rows[row] = (

@@ -255,6 +255,7 @@ class WithKeywords:
         (typing.Annotated[Decimal, pa.decimal128(20, 2)], pa.decimal128(20, 2), [Decimal("1.25")]),
         (typing.Annotated[int, pa.uint64()], pa.uint64(), [2**64 - 1]),
         (typing.Annotated[float, pa.float32()], pa.float32(), [1.5]),
+        (Literal[Color.RED], pa.string(), [Color.RED]),
         (typing.Annotated[str, "a note"], pa.string(), ["a"]),
         (Partial, pa.struct([("note", pa.string())]), [{}, {"note": "a"}]),
         (Mixed, None, [{"always": 1}, {"always": 1, "sometimes": "a"}]),
@@ -338,6 +339,36 @@ def test_a_misfit_is_named_by_its_place(hint: Any, value: Any, match: str) -> No
         converter.to_array([value], hint, column="c", first_row=7)
 
 
+DAY = 86_400 * 10**6
+FIRST, LAST = -719162 * DAY, 2932897 * DAY - 1
+OUTSIDE = [True, False, False, True, False]
+
+
+class Permission(enum.Flag):
+    READ = 1
+    WRITE = 2
+
+
+@dataclasses.dataclass
+class Wrapped:
+    color: Color
+
+
+@dataclasses.dataclass(frozen=True)
+class Bag:
+    items: frozenset[int]
+
+
+converter.register_type(Wrapped, Color, encode=lambda wrapped: wrapped.color, decode=Wrapped)
+converter.register_type(Bag, set[int], encode=lambda bag: set(bag.items), decode=lambda items: Bag(frozenset(items)))
+
+
+def test_a_registered_type_has_the_form_of_what_stands_for_it() -> None:
+    """A type of one's own that is stored as a set hashes as that set does, whichever order an upstream gave the items."""
+    one, other = (converter.conform(pa.array([items]), Bag, name="c") for items in ([1, 2, 2], [2, 1]))
+    assert one.equals(other)
+
+
 @pytest.mark.parametrize(
     ("column", "hint", "bad"),
     [
@@ -348,6 +379,19 @@ def test_a_misfit_is_named_by_its_place(hint: Any, value: Any, match: str) -> No
         (pa.array([["a"], ["b", "x"]]), list[Literal["a", "b"]], [False, True]),
         (pa.array([[("a", 1), ("a", 2)], [("a", 1)]], pa.map_(pa.string(), pa.int64())), dict[str, int], [True, False]),
         (pa.array([[("a", None)], []], pa.map_(pa.string(), pa.int64())), dict[str, int], [True, False]),
+        (
+            pa.array([[({"f0": None}, 1)], [({"f0": 1}, 1)]], pa.map_(pa.struct([("f0", pa.int64())]), pa.int64())),
+            dict[tuple[int], int],
+            [True, False],
+        ),
+        (pa.array([-(2**62), FIRST, LAST, 2**62, None], pa.timestamp("us", "UTC")), dt.datetime | None, OUTSIDE),
+        (pa.array([-(2**62), FIRST, LAST, 2**62, None], pa.timestamp("us")), converter.NaiveDatetime | None, OUTSIDE),
+        (pa.array([-719163, -719162, 2932896, 2932897, None], pa.int32()).view(pa.date32()), dt.date | None, OUTSIDE),
+        (pa.array([-1, 0, DAY - 1, DAY, None], pa.int64()).view(pa.time64("us")), dt.time | None, OUTSIDE),
+        (pa.array([[0], [DAY]], pa.list_(pa.int64())).cast(pa.list_(pa.time64("us"))), list[dt.time], [False, True]),
+        (pa.array([0, 3, 4, -9]), Permission, [False, False, True, True]),
+        (pa.array(["RED", "BLUE"]), Literal[Color.RED], [False, True]),
+        (pa.array(["RED", "GREEN"]), Wrapped, [False, True]),
     ],
 )
 def test_rows_that_a_parameter_does_not_take(column: pa.Array, hint: Any, bad: list[bool]) -> None:
@@ -364,3 +408,9 @@ def test_rows_that_a_parameter_does_not_take(column: pa.Array, hint: Any, bad: l
 def test_integers_above_2_53_widen_where_a_float_holds_them() -> None:
     """Int → float is taken exactly where every value is a float, not only up to 2**53."""
     assert converter.conform(pa.array([2**60]), float, name="c").to_pylist() == [2.0**60]
+    assert converter.to_array([2**60, None, 1.5, np.float32(0.5)], float | None, column="c").to_pylist() == [
+        2.0**60,
+        None,
+        1.5,
+        0.5,
+    ]

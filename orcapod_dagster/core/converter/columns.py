@@ -129,7 +129,8 @@ def conform(column: pa.Array | pa.ChunkedArray, hint: Any, *, name: str, owner: 
 def misfits(array: pa.Array, hint: Any) -> pa.Array | None:
     """Find rows of a conformed column that the declared type does not take.
 
-    A null where there must be none, at any depth; a key twice in a map; a name that is no member of an enum.
+    A null where there must be none, at any depth; a key twice in a map; a name that is no member of an enum; a date or time
+    that Python's classes do not hold.
 
     Returns:
         Boolean array, one per row, or `None` where every row is good.

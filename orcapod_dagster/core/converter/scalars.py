@@ -39,6 +39,9 @@ class _Naive:
 NaiveDatetime = typing.Annotated[dt.datetime, _Naive]
 """A `datetime` without a time zone; Arrow `timestamp[us]`. Plain `datetime` means aware, `timestamp[us, UTC]`."""
 
+_EPOCH: Final = dt.date(1970, 1, 1)
+_DAYS: Final = ((dt.date.min - _EPOCH).days, (dt.date.max - _EPOCH).days)
+
 _CONVERSION_ERRORS: Final = (pa.ArrowException, UnicodeError, ValueError, TypeError, OverflowError, ArithmeticError)
 
 
@@ -101,6 +104,37 @@ class PlainCodec(Codec):
         if decode is None:
             return _values(array)
         return [None if value is None else decode(value) for value in array.to_pylist()]
+
+    def refused(self, array: pa.Array) -> pa.Array | None:
+        """Rows with a date or time that Python cannot count: before the year 1, after 9999, or no time of a day."""
+        limits = _python_limits(array.type)
+        if limits is None:
+            return None
+        counts = array.view(pa.int32() if array.type.bit_width == 32 else pa.int64())
+        found = pc.fill_null(pc.or_(pc.less(counts, limits[0]), pc.greater(counts, limits[1])), False)
+        return found if pc.any(found, min_count=0).as_py() else None
+
+
+def _python_limits(t: pa.DataType) -> tuple[int, int] | None:
+    """Return the first and the last value of a type that Python's own class of it holds, where these are not all."""
+    if pa.types.is_date32(t):
+        return _DAYS
+    if not (pa.types.is_timestamp(t) or pa.types.is_time(t)):
+        return None
+    second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[t.unit]
+    days = _DAYS if pa.types.is_timestamp(t) else (0, 0)
+    return max(days[0] * 86_400 * second, -(2**63)), min((days[1] + 1) * 86_400 * second - 1, 2**63 - 1)
+
+
+class FloatCodec(PlainCodec):
+    """`float`; other numbers are taken where a float holds them exactly, also above 2**53, where Arrow takes no int."""
+
+    def encode(self, values: Sequence[Any]) -> pa.Array:
+        strange = set(map(type, values)) - {float, NONE}
+        if strange:
+            self._check(values, strange)
+            values = [None if value is None else float(value) for value in values]
+        return pa.array(values, self.arrow_type)
 
 
 def _values(array: pa.Array) -> list[Any]:
@@ -166,6 +200,30 @@ class MappedCodec(Codec):
         decode = self._decode
         return [None if value is None else decode(value) for value in self._inner.decode(array)]
 
+    def arrange(self, array: pa.Array) -> pa.Array:
+        return self._inner.arrange(array)
+
+    def refused(self, array: pa.Array) -> pa.Array | None:
+        return self._inner.refused(array)
+
+
+class FlagCodec(MappedCodec):
+    """A `Flag`, stored as its value."""
+
+    def __init__(self, flag: type[enum.Flag]) -> None:
+        super().__init__(codec_of(int), flag, lambda v: v.value, flag, subclasses=True)
+
+    def refused(self, array: pa.Array) -> pa.Array | None:
+        strange = [value for value in array.unique().to_pylist() if value is not None and not self._is_member(value)]
+        return pc.is_in(array, value_set=pa.array(strange, array.type)) if strange else None
+
+    def _is_member(self, value: int) -> bool:
+        try:
+            self._decode(value)
+        except ValueError:
+            return False
+        return True
+
 
 class ChoiceCodec(MappedCodec):
     """Values out of a fixed choice (an enum, a `Literal`), each stored as a value of a plain type."""
@@ -182,7 +240,7 @@ class ChoiceCodec(MappedCodec):
         return self._stored[value]
 
     def refused(self, array: pa.Array) -> pa.Array | None:
-        known = pc.is_in(array, value_set=pa.array(list(self._stored.values()), array.type))
+        known = pc.is_in(array, value_set=self._inner.encode(list(self._stored.values())))
         found = pc.and_not(array.is_valid(), known)
         return found if pc.any(found, min_count=0).as_py() else None
 
@@ -266,7 +324,6 @@ def _register_scalars() -> None:
     plain: list[tuple[type, pa.DataType, Callable[[Any], bool] | None]] = [
         (bool, pa.bool_(), _is_bool),
         (int, pa.int64(), _is_int),
-        (float, pa.float64(), _is_float),
         (str, pa.string(), lambda v: isinstance(v, str)),
         (bytes, pa.binary(), lambda v: isinstance(v, bytes)),
         # A datetime is a date as well, but would lose its time.
@@ -277,6 +334,7 @@ def _register_scalars() -> None:
     ]
     for python_class, arrow_type, good in plain:
         register_codec(python_class, partial(PlainCodec, arrow_type, python_class, good))
+    register_codec(float, lambda: FloatCodec(pa.float64(), float, _is_float))
     register_codec(uuid.UUID, UuidCodec)
     # Arrow takes a naive datetime for UTC, and drops the zone of an aware one in a naive column, and of a time.
     utc = partial(_checked, UTC_TIMESTAMP, dt.datetime, _utc, lambda v: v.replace(tzinfo=dt.UTC))
@@ -318,7 +376,7 @@ def _literal_codec(hint: Any) -> Codec:
 
 def _enum_codec(hint: Any) -> Codec:
     if issubclass(hint, enum.Flag):
-        return MappedCodec(codec_of(int), hint, lambda v: v.value, hint, subclasses=True)
+        return FlagCodec(hint)
     return ChoiceCodec(codec_of(str), hint, {member: member.name for member in hint})
 
 
