@@ -289,7 +289,7 @@ class PythonPacketFunction:
         return bound
 
     def refused_rows(self, bound: Mapping[str, pa.Array]) -> dict[int, str]:
-        """Find the rows that hold what a parameter does not take: a null, at any depth, an unknown name, a key twice, …
+        """Find the rows that hold what a parameter does not take; see `converter.misfits`.
 
         Args:
             bound: what `bind_columns` gave.

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pytest
 from numpy.typing import NDArray
 from python_types import same
+from typing_extensions import TypeAliasType
 
 from orcapod_dagster.core import converter
 from orcapod_dagster.core.errors import ConversionError, InputError, UnsupportedTypeError
@@ -222,6 +223,9 @@ class Partial(typing.TypedDict, total=False):
     note: str
 
 
+MaybeInt = TypeAliasType("MaybeInt", int | None)
+
+
 class Mixed(typing.TypedDict):
     always: int
     sometimes: typing.NotRequired[str]
@@ -257,6 +261,9 @@ class WithKeywords:
         (typing.Annotated[float, pa.float32()], pa.float32(), [1.5]),
         (Literal[Color.RED], pa.string(), [Color.RED]),
         (typing.Annotated[str, "a note"], pa.string(), ["a"]),
+        (typing.Annotated[int | None, "a note"], pa.int64(), [1, None]),
+        (MaybeInt, pa.int64(), [1, None]),
+        (list[MaybeInt], pa.list_(pa.int64()), [[1, None]]),
         (Partial, pa.struct([("note", pa.string())]), [{}, {"note": "a"}]),
         (Mixed, None, [{"always": 1}, {"always": 1, "sometimes": "a"}]),
         (Turned, None, [{"always": 1}, {"always": 1, "sometimes": "a"}]),

@@ -13,14 +13,16 @@ import subprocess
 import sys
 import tempfile
 import time
+import typing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings, strategies as st
+from typing_extensions import TypeAliasType
 
 from orcapod_dagster import Directory, File
 from orcapod_dagster.core import (
@@ -305,6 +307,11 @@ class Pair(NamedTuple):
 
 class Options(TypedDict):
     folder: Directory
+    extra: NotRequired[File]
+
+
+Recording = typing.NewType("Recording", File)  # type: ignore[valid-newtype]  # what users write all the same
+MaybeFile = TypeAliasType("MaybeFile", File | None)
 
 
 NESTED: dict[str, Any] = {
@@ -315,6 +322,8 @@ NESTED: dict[str, Any] = {
     "scan": Scan | None,
     "pair": Pair,
     "options": Options,
+    "named": list[Recording],
+    "maybe": MaybeFile,
 }
 
 
@@ -328,7 +337,9 @@ def nested_rows(f: Path, g: Path, d: Path) -> dict[str, pa.Array]:
         "mapped": [{"a": f}, {}, {"a": g, "b": f}, {"b": g}],
         "scan": [Scan("s", f), Scan("s", None), None, Scan("t", g)],
         "pair": [pair] * 4,
-        "options": [{"folder": d}] * 4,
+        "options": [{"folder": d}, {"folder": d, "extra": g}, {"folder": d}, {"folder": d, "extra": f}],
+        "named": [[f], [], [g], [f, g]],
+        "maybe": [None, f, g, f],
     }
     return {name: to_array(values[name], hint, column=name) for name, hint in NESTED.items()}
 

@@ -16,10 +16,12 @@ from orcapod_dagster.core.converter.codec import (
     Element as Element,
     Misfit as Misfit,
     codec_of as codec_of,
+    field_hint as field_hint,
     register_codec as register_codec,
     register_type_family as register_type_family,
     split_optional as split_optional,
     type_name as type_name,
+    unaliased as unaliased,
 )
 from orcapod_dagster.core.converter.scalars import (
     UTC_TIMESTAMP as UTC_TIMESTAMP,

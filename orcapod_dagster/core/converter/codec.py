@@ -13,7 +13,7 @@ import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Union, get_args, get_origin
 
 import pyarrow as pa
 
@@ -201,11 +201,34 @@ def split_optional(hint: Any) -> tuple[Any, bool]:
     """Split `T | None` into `(T, True)`; any other type into `(type, False)`; an Arrow field says both itself."""
     if isinstance(hint, pa.Field):
         return hint.type, hint.nullable
-    if get_origin(hint) in (Union, python_types.UnionType):
-        rest = tuple(arg for arg in get_args(hint) if arg is not NONE)
-        if len(rest) < len(get_args(hint)):
+    named = unaliased(hint)
+    if get_origin(named) in (Union, python_types.UnionType):
+        rest = tuple(arg for arg in get_args(named) if arg is not NONE)
+        if len(rest) < len(get_args(named)):
             return (rest[0] if len(rest) == 1 else Union[rest]), True  # noqa: UP007  # built at run time from a tuple
-    return hint, hint is NONE
+    if get_origin(named) is Annotated:
+        inner, *notes = get_args(named)
+        plain, nullable = split_optional(inner)
+        if nullable:
+            return Annotated[(plain, *notes)], True
+    return hint, named is NONE
+
+
+def unaliased(hint: Any) -> Any:
+    """Return the type that a `NewType` or a `type` statement is another name of; any other type as it is."""
+    while True:
+        if hasattr(hint, "__supertype__"):
+            hint = hint.__supertype__
+        elif type(hint).__name__ == "TypeAliasType":
+            hint = hint.__value__
+        else:
+            return hint
+
+
+def field_hint(hint: Any) -> Any:
+    """Return the type of a TypedDict's field without `Required`, `NotRequired` or `ReadOnly`."""
+    name = getattr(get_origin(hint), "_name", None)
+    return field_hint(get_args(hint)[0]) if name in ("Required", "NotRequired", "ReadOnly") else hint
 
 
 def type_name(hint: Any) -> str:

@@ -30,6 +30,7 @@ from orcapod_dagster.core.converter.codec import (
     Element,
     Misfit,
     a,
+    field_hint,
     register_type_family,
     type_name,
 )
@@ -341,12 +342,12 @@ def _typed_dict_codec(hint: Any) -> Codec:
     hints = _hints(hint)
     optional = frozenset(name for name in hints if _may_be_missing(hint, name, hints[name]))
     for name in optional:
-        if Element.of(_stripped(hints[name])).nullable:
+        if Element.of(field_hint(hints[name])).nullable:
             raise UnsupportedTypeError(
                 f"field {name!r} of {type_name(hint)} may be missing and may be None, which a null cannot tell apart. "
                 "Make it required, or not '| None'."
             )
-    elements = _elements(hint, {n: _stripped(h) | None if n in optional else _stripped(h) for n, h in hints.items()})
+    elements = _elements(hint, {n: field_hint(h) | None if n in optional else field_hint(h) for n, h in hints.items()})
     return dict_codec(elements, optional)
 
 
@@ -368,12 +369,6 @@ def _may_be_missing(record: Any, name: str, hint: Any) -> bool:
     """Tell whether a key is optional; with postponed annotations the class itself does not know of `NotRequired`."""
     mark = getattr(get_origin(hint), "_name", None)
     return mark == "NotRequired" or (name in record.__optional_keys__ and mark != "Required")
-
-
-def _stripped(hint: Any) -> Any:
-    """Return a field's type without `Required`, `NotRequired` or `ReadOnly`."""
-    name = getattr(get_origin(hint), "_name", None)
-    return _stripped(get_args(hint)[0]) if name in ("Required", "NotRequired", "ReadOnly") else hint
 
 
 def _items(names: Sequence[str], optional: frozenset[str], values: list[dict[str, Any]]) -> list[list[Any]]:

@@ -25,6 +25,7 @@ from orcapod_dagster.core.converter.codec import (
     register_codec,
     register_type_family,
     type_name,
+    unaliased,
 )
 from orcapod_dagster.core.errors import UnsupportedTypeError
 
@@ -444,9 +445,7 @@ def _register_families() -> None:
     register_type_family(lambda h: get_origin(h) is typing.Annotated, _annotated_codec)
     register_type_family(lambda h: get_origin(h) is Literal, _literal_codec)
     register_type_family(lambda h: is_class(h, enum.Enum), _enum_codec)
-    # NewType and Python 3.12's `type` statement are other names of a type.
-    register_type_family(lambda h: hasattr(h, "__supertype__"), lambda h: codec_of(h.__supertype__))
-    register_type_family(lambda h: type(h).__name__ == "TypeAliasType", lambda h: codec_of(h.__value__))
+    register_type_family(lambda h: unaliased(h) is not h, lambda h: codec_of(unaliased(h)))
 
 
 _register_scalars()

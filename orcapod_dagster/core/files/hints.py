@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, TypeAlias, get_args, get_origin
 import pyarrow as pa
 
 from orcapod_dagster.core.casting import item_rows, list_array, list_parts, map_array, map_parts
-from orcapod_dagster.core.converter import split_optional
+from orcapod_dagster.core.converter import field_hint, split_optional, unaliased
 from orcapod_dagster.core.errors import DefinitionError
 from orcapod_dagster.core.files.digests import Kind
 
@@ -30,6 +30,7 @@ Leaf: TypeAlias = Callable[[pa.Array, Kind, pa.Array], pa.Array]
 
 def path_kind(hint: Any) -> Kind | None:
     """Return what a type declares a path to be, or `None` for any other type."""
+    hint = unaliased(hint)
     if get_origin(hint) is not Annotated:
         return None
     return next((_KINDS[mark] for mark in get_args(hint)[1:] if isinstance(mark, str) and mark in _KINDS), None)
@@ -41,8 +42,9 @@ def holds_paths(hint: Any) -> bool:
 
 
 def _inner(hint: Any) -> tuple[Any, ...]:
+    hint = unaliased(hint)
     if _is_record(hint):
-        return tuple(typing.get_type_hints(hint, include_extras=True).values())
+        return tuple(map(field_hint, typing.get_type_hints(hint, include_extras=True).values()))
     return get_args(hint)[:1] if get_origin(hint) is Annotated else get_args(hint)
 
 
@@ -69,7 +71,7 @@ def file_columns(schema: Mapping[str, Any], owner: str = "") -> tuple[str, ...]:
 
 
 def _countable(hint: Any) -> bool:
-    plain, _ = split_optional(hint)
+    plain = unaliased(split_optional(hint)[0])
     if path_kind(plain) is not None or not holds_paths(plain):
         return True
     origin = get_origin(plain)
@@ -87,7 +89,7 @@ def replace_paths(array: pa.Array, hint: Any, rows: pa.Array, leaf: Leaf) -> pa.
         rows: the row that each value belongs to, `int64`.
         leaf: makes what stands in the place of paths.
     """
-    plain, _ = split_optional(hint)
+    plain = unaliased(split_optional(hint)[0])
     kind = path_kind(plain)
     if kind is not None:
         return leaf(array, kind, rows)
@@ -107,7 +109,7 @@ def _field_hints(plain: Any, struct: Any) -> list[Any]:
     if get_origin(plain) is tuple:
         return list(get_args(plain))
     hints = typing.get_type_hints(plain, include_extras=True)
-    return [hints[field.name] for field in struct.fields]
+    return [field_hint(hints[field.name]) for field in struct.fields]
 
 
 def _replace_in_items(array: pa.Array, args: tuple[Any, ...], rows: pa.Array, leaf: Leaf) -> pa.Array:
