@@ -18,8 +18,9 @@ from deltalake import DeltaTable, QueryBuilder, write_deltalake
 from orcapod_dagster.core.arrow import pc
 from orcapod_dagster.core.casting import one_array, recast
 from orcapod_dagster.core.errors import InputError
-from orcapod_dagster.core.hashing import hash_lanes, hash_rows
+from orcapod_dagster.core.hashing import canonical_type, hash_lanes, hash_rows
 from orcapod_dagster.core.sources import TableSource
+from orcapod_dagster.core.storage_types import storage_schema, to_storage
 
 CHUNK_ROWS: Final = 65_536
 _EXAMPLES: Final = 5
@@ -86,7 +87,8 @@ class PacketStream:
             params: column → one-element array, the same for every row.
 
         Raises:
-            InputError: a tag column is missing, or an input shares none with those before it.
+            InputError: a tag column is missing, an input shares none with those before it, or has a shared one in a type
+                of another meaning (int and str, with and without a time zone), whose values never match.
         """
         _check_columns(inputs, tag_columns)
         first, *others = inputs
@@ -151,6 +153,7 @@ class PacketStream:
     def _join(self, other: StreamInput) -> PacketStream:
         mine = set(self.schema().names)
         shared = [tag for tag in _own_tags(other, self.tag_columns) if tag in mine]
+        self._check_types(other, shared)
         left = _key_hashes(self.scan(shared), shared)
         names = other.columns()
         right = _key_hashes(_renamed(other.source.scan([names[t] for t in shared]), shared), shared)
@@ -162,6 +165,16 @@ class PacketStream:
             other.name: len(right) - pc.count_distinct(right_rows).as_py(),
         }
         return replace(self, parts=(*parts, _Part(other, right_rows)), num_rows=len(left_rows), unmatched=unmatched)
+
+    def _check_types(self, other: StreamInput, shared: Sequence[str]) -> None:
+        names, schema = other.columns(), self.schema()
+        for tag in shared:
+            mine, theirs = schema.field(tag).type, other.source.schema.field(names[tag]).type
+            if canonical_type(mine) != canonical_type(theirs):
+                raise InputError(
+                    f"The tag column {tag!r} has type {mine} in {self._name()}, but {theirs} in {other.name}; values of these "
+                    "types never match. Give it one type upstream."
+                )
 
     def _name(self) -> str:
         return " ⋈ ".join(part.input.name for part in self.parts)
@@ -187,7 +200,9 @@ class PacketStream:
         return replace(self, parts=(*self.parts, _Part(other, None if in_order else positions)))
 
     def _select(self, condition: str, folder: Path) -> pa.Array:
-        tags = pa.Table.from_batches(self.scan(self.tag_columns))
+        schema = self.schema()
+        held = storage_schema(pa.schema([schema.field(tag) for tag in self.tag_columns]))
+        tags = pa.Table.from_batches((to_storage(batch, held) for batch in self.scan(self.tag_columns)), schema=held)
         numbered = tags.append_column("__row", count_up(self.num_rows))
         write_deltalake(str(folder), numbered)
         try:
@@ -197,7 +212,7 @@ class PacketStream:
             raise InputError(
                 f"rows={condition!r} is no SQL condition over the tag columns {list(self.tag_columns)}: {error}"
             ) from error
-        return pa.array(sorted(pa.table(found)["__row"].to_pylist()), pa.int64())
+        return pa.array(sorted(set(pa.table(found)["__row"].to_pylist())), pa.int64())
 
 
 class _PartReader:
@@ -321,15 +336,18 @@ def _refuse_repeated(one: StreamInput, tags: Sequence[str], keys: pa.Array) -> N
     repeated = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
     rows = pc.indices_nonzero(pc.is_in(keys, value_set=repeated)).cast(pa.int64())
     names = one.columns()
-    table = one.source.take(rows, [names[tag] for tag in tags])
-    table = pa.table(table.columns, names=list(tags)).group_by(list(tags)).aggregate([([], "count_all")])
-    table = table.filter(pc.greater(table["count_all"], 1))
-    if not table.num_rows:
+    table = one.source.take(rows, [names[tag] for tag in tags]).rename_columns(list(tags))
+    # By hash, since Arrow groups by plain types only; by the whole one, for `keys` are half of it.
+    hashes = hash_rows(dict(zip(tags, table.columns, strict=True)))
+    counts = hashes.value_counts()
+    counts = counts.filter(pc.greater(counts.field("counts"), 1))
+    if not len(counts):
         return
+    some = table.take(pc.index_in(counts.field("values").slice(0, _EXAMPLES), value_set=hashes)).to_pylist()
     examples = "; ".join(
-        str({t: row[t] for t in tags}) + f" × {row['count_all']}" for row in table.slice(0, _EXAMPLES).to_pylist()
+        f"{row} × {count}" for row, count in zip(some, counts.field("counts").to_pylist(), strict=False)
     )
     raise InputError(
-        f"{one.name}: {table.num_rows} tags stand in more than one row, e.g. {examples}. The tag columns {list(tags)} must "
+        f"{one.name}: {len(counts)} tags stand in more than one row, e.g. {examples}. The tag columns {list(tags)} must "
         "say which row it is; add the column that tells these rows apart to tag_columns, or remove the repeats upstream."
     )
