@@ -23,8 +23,8 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.transaction import AddAction, RemoveAction
 
 from orcapod_dagster.core.arrow import pc
-from orcapod_dagster.core.delta_files import remove_files, write_files
-from orcapod_dagster.core.delta_log import ACTIONS, refuse_cut_commit, sync_commit, sync_files
+from orcapod_dagster.core.delta_files import refuse_lost_files, remove_files, write_files
+from orcapod_dagster.core.delta_log import ACTIONS, WRITTEN, refuse_cut_commit, sync_commit, sync_files
 from orcapod_dagster.core.errors import (
     CommitError,
     LakeError,
@@ -129,9 +129,11 @@ def reading(what: str) -> Generator[None]:
 
 
 def dataset(table: DeltaTable) -> Any:
-    """Return the table as a pyarrow dataset of its files."""
+    """Return the table as a pyarrow dataset of its files; pages that changed on the disk are noticed where they are read."""
     with reading(table.table_uri):
-        return table.to_pyarrow_dataset()
+        found: Any = table.to_pyarrow_dataset()
+        found.format.default_fragment_scan_options.page_checksum_verification = True
+        return found
 
 
 def table_schema(table: DeltaTable) -> pa.Schema:
@@ -320,6 +322,7 @@ class Write:
             )
             if self.durable:
                 sync_files(self.uri, [action.path for action in adds])
+        self.metadata[WRITTEN] = str(len(adds))
         try:
             version = self._commit(adds, supersede)
             if self.durable:
@@ -347,6 +350,7 @@ class Write:
             actions = [*adds, *gone.rewritten, *gone.removes]
             if not actions and not _is_unfinished(table):
                 return table.version()
+            refuse_lost_files(self.uri, adds, self.options)
             try:
                 with reading(self.uri):
                     self._try(table, actions)

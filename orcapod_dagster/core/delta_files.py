@@ -20,11 +20,13 @@ from deltalake.fs import DeltaStorageHandler
 from deltalake.transaction import AddAction
 from pyarrow import fs
 
+from orcapod_dagster.core.errors import StorageError
 from orcapod_dagster.core.paths import local_path
 from orcapod_dagster.core.storage import options_for
 
 ROW_GROUP_ROWS: Final = 65_536
 FILE_ROWS: Final = 4_194_304
+_LONG_AGO_MS: Final = 3_600_000
 
 
 def write_files(
@@ -86,6 +88,8 @@ def _write_file(
             compression="zstd",
             compression_level=1,
             use_dictionary=encoded,
+            # Costs nothing that could be measured, and every bit that flips later on is noticed where it is read.
+            write_page_checksum=True,
         ) as writer:
             writer.write_table(first, row_group_size=ROW_GROUP_ROWS)
             rows += first.num_rows
@@ -147,6 +151,24 @@ def remove_files(uri: str, actions: Sequence[AddAction], storage_options: Mappin
     for action in actions:
         with contextlib.suppress(OSError):
             filesystem.delete_file(prefix + action.path)
+
+
+def refuse_lost_files(uri: str, actions: Sequence[AddAction], storage_options: Mapping[str, str] | None) -> None:
+    """Refuse to commit files that are gone: a clean-up takes those of a writer that slept for a day for those of a dead one.
+
+    Raises:
+        StorageError: a file that was written an hour ago or more is not there.
+    """
+    if not actions or time.time() * 1000 - actions[0].modification_time < _LONG_AGO_MS:
+        return
+    filesystem, prefix = filesystem_of(uri, storage_options)
+    entries = filesystem.get_file_info([prefix + action.path for action in actions])
+    gone = [action.path for action, entry in zip(actions, entries, strict=True) if not entry.is_file]
+    if gone:
+        raise StorageError(
+            f"{uri}: {len(gone)} files that this write made are gone, e.g. {gone[0]}; a clean-up took it for dead. Nothing was "
+            "written. Run again."
+        )
 
 
 def filesystem_of(uri: str, storage_options: Mapping[str, str] | None) -> tuple[Any, str]:

@@ -17,6 +17,8 @@ from orcapod_dagster.core.paths import LOG_FOLDER, local_path
 
 ACTIONS: Final = "orcapod.actions"
 """In the metadata of a commit: how many files it adds and removes."""
+WRITTEN: Final = "orcapod.written"
+"""In the metadata of a commit: how many of the files it adds, the first ones, hold its own rows; the others, rows that stayed."""
 _FILE_ACTIONS: Final = ("add", "remove")
 
 
