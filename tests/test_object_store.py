@@ -20,6 +20,7 @@ import pyarrow as pa
 import pytest
 
 from orcapod_dagster import packet_asset, packet_resources
+from orcapod_dagster.cli import main
 from orcapod_dagster.core import delta
 from orcapod_dagster.core.predicates import Equals
 from orcapod_dagster.core.sources import DeltaSource
@@ -209,3 +210,32 @@ def test_secrets_are_read_from_the_environment_and_shown_nowhere(
                     shown += list(database.iterdump())
     assert not [text[:80] for text in shown if SECRET in text]
     assert os.environ["LAKE_SECRET"] == SECRET
+
+
+def test_upkeep_takes_credentials_from_the_environment(
+    root: str,
+    options: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Clean-up, verify and export work on an object store; nothing secret stands on the command line."""
+    for rows_ in (ROWS, ROWS.slice(0, 1)):
+        delta.replace(f"{root}/readings", rows_.to_reader, where=None, storage_options=options)
+    for name, option in (
+        ("AWS_ACCESS_KEY_ID", "aws_access_key_id"),
+        ("AWS_SECRET_ACCESS_KEY", "aws_secret_access_key"),
+        ("AWS_REGION", "aws_region"),
+        ("AWS_ENDPOINT_URL", "endpoint_url"),
+        ("AWS_ALLOW_HTTP", "allow_http"),
+    ):
+        monkeypatch.setenv(name, options[option])
+
+    def run(command: str, *arguments: str) -> str:
+        assert main([command, "--root-uri", root, *arguments]) == 0
+        return capsys.readouterr().out
+
+    assert "Nothing to remove" in run("clean")
+    assert "1 files removed" in run("clean", "--older-than", "0s", "--nothing-runs", "--yes")
+    assert "WRONG" not in run("verify", "--read-all")
+    assert "1 rows" in run("export", "readings", "--to", str(tmp_path / "x.csv"))
