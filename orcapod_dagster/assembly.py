@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from orcapod_dagster.core import columns as names
 from orcapod_dagster.core.arrow import pc
-from orcapod_dagster.core.asset_write import AssetWrite
+from orcapod_dagster.core.asset_write import COLUMNS, DATA_VERSION, PART, TAGS, AssetWrite
 from orcapod_dagster.core.casting import recast
 from orcapod_dagster.core.hashing import HASH_TYPE, RowSetDigest
 from orcapod_dagster.core.pod import FunctionPod
@@ -32,11 +32,8 @@ from orcapod_dagster.resources import IO_MANAGER_KEY
 from orcapod_dagster.spec import PacketAssetSpec
 
 HIDDEN: Final = "="  # begins the inner name of a column that no user's column can have
-DATA_VERSION: Final = "orcapod.data_version"
 IDENTITY: Final = "orcapod.identity"
 STORE_STATE: Final = "orcapod.store_state"
-PART: Final = "orcapod.part"
-_COLUMNS: Final = "orcapod.columns"
 _CONTEXT_NAMES: Final = frozenset(field.name for field in CONTEXT_FIELDS)
 _PREVIEW_ROWS: Final = 10
 
@@ -211,7 +208,7 @@ class AssetTable:
         return {
             IDENTITY: self._pod.identity(),
             STORE_STATE: self._pod.cache.database.state(self._pod.cache.record_path),
-            _COLUMNS: json.dumps(columns),
+            COLUMNS: json.dumps(columns),
         }
 
     def first_rows(self, stream: PacketStream) -> pa.Table:
@@ -245,6 +242,7 @@ class AssetTable:
             **self._stamp(assembly.stream),
             DATA_VERSION: str(values.content_hash()),
             PART: self._part,
+            TAGS: json.dumps(list(assembly.stream.tag_columns)),
             "orcapod.run_id": self._run_id,
         }
         return AssetWrite(

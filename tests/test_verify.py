@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -14,29 +16,46 @@ import pyarrow as pa
 import pytest
 
 from orcapod_dagster import packet_asset, packet_resources
-from orcapod_dagster.__main__ import main
+from orcapod_dagster.cli import main
+from orcapod_dagster.core import delta
+from orcapod_dagster.core.lake import Lake
+from orcapod_dagster.core.sources import DeltaSource
+from orcapod_dagster.core.standing_rows import check_rows, standing_rows
 from orcapod_dagster.core.verify import Finding, verify
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Path:
-    """A lake with an ordinary asset, a packet asset of two versions, and its results."""
-    current: list[pa.Table] = []
+def finish(tmp_path: Path) -> Callable[[int], None]:
+    """Materialize an ordinary asset with so many rows, and a packet asset of it."""
+    return lambda rows: materialize(tmp_path / "lake", rows)
 
+
+def materialize(lake: Path, rows: int) -> None:
     @dg.asset
     def numbers() -> pa.Table:
-        return current[-1]
+        return pa.table({"id": pa.array(range(rows)), "x": pa.array(range(rows))})
 
     def square(x: int) -> int:
         return x * x
 
     asset = packet_asset(square, inputs=numbers, tag_columns=["id"], output_keys=["y"])
-    resources = packet_resources(str(tmp_path / "lake"), as_default=True)
+    resources = packet_resources(str(lake), as_default=True)
     with dg.DagsterInstance.ephemeral() as instance:
-        for rows in (3_000, 4_000):
-            current.append(pa.table({"id": pa.array(range(rows)), "x": pa.array(range(rows))}))
-            dg.materialize([numbers, asset], instance=instance, resources=resources)
-    return tmp_path / "lake"
+        dg.materialize([numbers, asset], instance=instance, resources=resources)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished") / "lake"
+    for rows in (3_000, 4_000):
+        materialize(folder, rows)
+    return folder
+
+
+@pytest.fixture
+def lake(finished: Path, tmp_path: Path) -> Path:
+    """A lake with an ordinary asset, a packet asset of two versions, and its results."""
+    return Path(shutil.copytree(finished, tmp_path / "lake"))
 
 
 def findings(lake: Path, *, read_all: bool = False) -> list[Finding]:
@@ -106,13 +125,13 @@ def test_each_damage_is_named(lake: Path, damage: Callable[[Path], None], match:
 
 def test_a_damaged_page_is_found_when_all_is_read(lake: Path) -> None:
     """Bytes that changed in the middle of a file are found by reading every value."""
-    path = newest(lake / "square", "*.parquet")
+    path = newest(lake / "numbers", "*.parquet")
     data = bytearray(path.read_bytes())
     data[8:400] = os.urandom(392)
     path.write_bytes(data)
     assert findings(lake) == []
     (found,) = findings(lake, read_all=True)
-    assert (found.table, "cannot be read" in found.what) == ("square", True)
+    assert (found.table, "cannot be read" in found.what) == ("numbers", True)
 
 
 def test_orphans_are_a_note(lake: Path) -> None:
@@ -126,6 +145,7 @@ def test_orphans_are_a_note(lake: Path) -> None:
     (found,) = findings(lake)
     assert found.harmless
     assert "1 files (10 bytes)" in found.what
+    assert "clean" in found.do
 
 
 def test_the_command(lake: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -151,3 +171,97 @@ def test_the_module_is_a_command(lake: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "4,000" in done.stdout
     assert "square" not in done.stdout
+
+
+def rot(path: Path, place: float) -> None:
+    """Flip one bit of a file."""
+    data = bytearray(path.read_bytes())
+    data[int(len(data) * place)] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("table", ["numbers", "square", "results"])
+@pytest.mark.parametrize("place", [0.1, 0.3, 0.5])
+def test_one_flipped_bit_is_found(lake: Path, table: str, place: float) -> None:
+    """Each page has a checksum, so a bit that flipped on the disk is found in any table, though the page decompresses to values."""
+    folder = next((lake / ".orcapod/results").rglob("_delta_log")).parent if table == "results" else lake / table
+    rot(max(folder.glob("*.parquet"), key=lambda path: path.stat().st_size), place)
+    found = [one for one in findings(lake, read_all=True) if not one.harmless]
+    if table == "results":  # holds rows of two runs, in a file each
+        assert found[0].table.startswith(".orcapod/results/")
+    assert len(found) == 1
+    assert "cannot be read" in found[0].what
+    assert "repair()" in found[0].do
+
+
+def test_the_way_out_of_a_rotten_result_leads_out(lake: Path, finish: Callable[[int], None]) -> None:
+    """What the finding tells to do is done: the file removed, the table repaired, the asset materialized; then all is well."""
+    from deltalake import DeltaTable
+
+    folder = next((lake / ".orcapod/results").rglob("_delta_log")).parent
+    path = max(folder.glob("*.parquet"), key=lambda path: path.stat().st_size)
+    rot(path, 0.3)
+    path.unlink()
+    assert [one.harmless for one in findings(lake)] == [False]
+    DeltaTable(str(folder)).repair()
+    assert findings(lake, read_all=True) == []
+    finish(4_000)
+    assert findings(lake, read_all=True) == []
+    assert sum(report.rows for report in verify(str(lake), table=str(folder.relative_to(lake)))) == 4_000
+
+
+def test_rows_that_somebody_else_changed_are_found(lake: Path) -> None:
+    """A value that another engine changed, in whole files with right checksums, is not what the asset's commit says."""
+    from deltalake import DeltaTable
+
+    DeltaTable(str(lake / "square")).update(updates={"y": "y + 1"}, predicate="id = 7")
+    assert findings(lake) == []
+    (found,) = findings(lake, read_all=True)
+    assert (found.table, "are not those that version 2 was written with" in found.what) == ("square", True)
+    assert "materialize the asset again" in found.do
+
+
+def test_a_tag_that_stands_twice_is_found(lake: Path) -> None:
+    """A row that stands twice in a packet asset's table is named with its tag columns, without reading every value."""
+    uri = str(lake / "square")
+    table = delta.open_table(uri)
+    assert table is not None
+    row = pa.Table.from_batches(DeltaSource(table).scan(delta.table_schema(table).names)).slice(0, 2)
+    delta.append(uri, row.to_reader)
+    (found,) = findings(lake)
+    assert "2 rows of the table have tags (id) that another row has" in found.what
+
+
+def test_partitions_are_held_against_their_own_commits(tmp_path: Path) -> None:
+    """Each partition is held against the commit that wrote it, whatever was written since; a changed one is named."""
+    partitions = dg.StaticPartitionsDefinition(["a", "b", "c"])
+
+    @dg.asset(partitions_def=partitions, metadata={"partition_expr": "site"})
+    def numbers(context) -> pa.Table:  # no annotation: here it would be a string
+
+        keys = context.partition_keys
+        return pa.table(
+            {"site": [k for k in keys for _ in range(50)], "n": [*range(50)] * len(keys), "x": [*range(50)] * len(keys)}
+        )
+
+    def square(x: int) -> int:
+        return x * x
+
+    asset = packet_asset(
+        square, inputs=numbers, tag_columns=["site", "n"], output_keys=["y"], partitions_def=partitions,
+        metadata={"partition_expr": "site"},
+    )  # fmt: skip
+    resources = packet_resources(str(tmp_path / "lake"), as_default=True)
+    span = {"dagster/asset_partition_range_start": "a", "dagster/asset_partition_range_end": "c"}
+    with dg.DagsterInstance.ephemeral() as instance:
+        dg.materialize([numbers, asset], instance=instance, resources=resources, tags=span)
+        dg.materialize([numbers, asset], instance=instance, resources=resources, partition_key="b")
+    assert findings(tmp_path / "lake", read_all=True) == []
+    uri = str(tmp_path / "lake" / "square")
+    table = delta.open_table(uri)
+    assert table is not None
+    held = list(standing_rows(Lake(str(tmp_path / "lake")).folder("square"), table))
+    assert held, "nothing was held against anything"
+    wrong = replace(held[0], data_version="rows.v0:00")
+    (found,) = check_rows(table, wrong, read_all=True)
+    assert held[0].part in found

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
+
+DATA_VERSION: Final = "orcapod.data_version"
+"""In the metadata of a commit to a packet asset's table: the digest of its rows, over tags and values alone."""
+PART: Final = "orcapod.part"
+"""Likewise: the partition keys of the rows as JSON, empty where they are the whole table."""
+COLUMNS: Final = "orcapod.columns"
+"""Likewise, as JSON: tags and carried columns, an empty name, outputs; those that the digest is over."""
+TAGS: Final = "orcapod.tags"
+"""Likewise, as JSON: the columns that say which row this is."""
 
 
 @dataclass(frozen=True, slots=True)

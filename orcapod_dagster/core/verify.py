@@ -1,34 +1,42 @@
 """Verify: whether the tables of a lake are whole, and what to do where they are not.
 
-Delta keeps no checksums, and counts come from its log, so a table with a missing file still says how many rows it has. Here
-the log is held against the files: present, of the size and with the rows that it says; every page readable, when asked for.
+Counts come from Delta's log, so a table with a missing file still says how many rows it has. Here the log is held against the
+files: present, of the size and with the rows that it says. When asked for, every value is read: pages against the checksums
+that our files have, the rows of packet assets against the data version that their commit says.
 """
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
-from pyarrow import fs
 
 from orcapod_dagster.core import delta
 from orcapod_dagster.core.arrow import pc
-from orcapod_dagster.core.columns import RECORD_ID, TIMESTAMP
-from orcapod_dagster.core.delta_files import filesystem_of
-from orcapod_dagster.core.errors import LakeError, StorageError
+from orcapod_dagster.core.cleanup.base import CleanSettings
+from orcapod_dagster.core.cleanup.files import find_litter
+from orcapod_dagster.core.columns import RECORD_ID
+from orcapod_dagster.core.errors import LakeError
 from orcapod_dagster.core.hashing import value_lanes
-from orcapod_dagster.core.paths import LOG_FOLDER, local_path, refuse_strange_folder
+from orcapod_dagster.core.lake import RESULTS, Folder, Lake, sizes_of
+from orcapod_dagster.core.paths import RESULTS_FOLDER
 from orcapod_dagster.core.sources import DeltaSource
+from orcapod_dagster.core.standing_rows import check_rows, standing_rows
 
-_YOUNG_SECONDS: Final = 24 * 3600.0
-"""A file that no commit names may belong to a writer that still runs; after a day it does not."""
-_RERUN: Final = "Materialize the asset again: its results are kept. A lost result is computed again."
+_REPAIR: Final = (
+    "Put the file back from a copy. Without one, remove it and run deltalake's DeltaTable(...).repair(), which takes missing files "
+    "out of the log; "
+)
+_MEND: Final = f"{_REPAIR}then materialize the asset, or its partitions, again: results are kept."
+_MEND_RESULTS: Final = f"{_REPAIR}the next run computes its results again."
+_WRITE_ANEW: Final = (
+    "Something else than its asset wrote to this table, or changed its files. Remove the table (its data files and its "
+    "_delta_log, not the folders of other assets in it), and materialize the asset again: results are kept."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,113 +74,94 @@ def verify(
 
     Args:
         root_uri: the lake. storage_options: as deltalake takes them.
-        read_all: also read every value, which finds damaged pages; costs as much as reading the lake.
+        read_all: also read every value, which finds whatever changed on the disk; costs as much as reading the lake.
         table: only the table in this folder, relative to the root.
 
     Raises:
         StorageError: the root cannot be listed.
     """
-    folder = local_path(root_uri)
-    if folder is not None and not folder.is_dir():
-        raise StorageError(f"{root_uri}: there is no such folder. Give the root_uri that packet_resources was given.")
-    filesystem, prefix = filesystem_of(root_uri, storage_options)
-    with delta.reading(root_uri):
-        entries = filesystem.get_file_info(fs.FileSelector(prefix or "/", recursive=True, allow_not_found=True))
-    files = {entry.path.removeprefix(prefix).lstrip("/"): entry for entry in entries if entry.is_file}
-    tables = sorted({path.partition(f"/{LOG_FOLDER}/")[0] for path in files if f"/{LOG_FOLDER}/" in path})
-    wanted = tables if table is None else [table.strip("/")]
-    mine = _files_of(wanted, tables, files)
-    for name in wanted:
-        yield _checked_folder(root_uri, name) or _Check(
-            f"{root_uri.rstrip('/')}/{name}", name, mine[name], filesystem, storage_options
-        ).run(read_all=read_all)
+    lake = Lake(root_uri, storage_options)
+    for folder in lake.folders() if table is None else [lake.folder(table.strip("/"))]:
+        yield _strange(lake, folder) or _Check(lake, folder).run(read_all=read_all)
 
 
-def _files_of(wanted: Sequence[str], tables: Sequence[str], files: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the files of each table, by their paths in it; a table in another's folder has its own."""
-    found: dict[str, dict[str, Any]] = {name: {} for name in (*tables, *wanted)}
-    for path, entry in files.items():
-        folder = path.rpartition("/")[0]
-        while folder and folder not in found:
-            folder = folder.rpartition("/")[0]
-        if folder:
-            found[folder][path.removeprefix(f"{folder}/")] = entry
-    return found
-
-
-def _checked_folder(root_uri: str, name: str) -> TableReport | None:
+def _strange(lake: Lake, folder: Folder) -> TableReport | None:
     """Return what is wrong with the folder of a table itself, which is then not looked into."""
     try:
-        refuse_strange_folder(root_uri, [*name.split("/"), LOG_FOLDER])
+        folder.refuse_strange(lake.root_uri)
     except LakeError as error:
-        finding = Finding(name, f"is not looked into: {error}", "Its assets are neither written nor read.")
-        return TableReport(name, None, 0, 0, 0, (finding,))
+        finding = Finding(folder.name, f"is not looked into: {error}", "Its assets are neither written nor read.")
+        return TableReport(folder.name, None, 0, 0, 0, (finding,))
     return None
 
 
 class _Check:
     """The check of one table."""
 
-    def __init__(
-        self, uri: str, name: str, files: Mapping[str, Any], filesystem: Any, options: Mapping[str, str] | None
-    ) -> None:
-        self._uri = uri
-        self._name = name
-        self._files = files
-        self._filesystem = filesystem
-        self._options = options
+    def __init__(self, lake: Lake, folder: Folder) -> None:
+        self._lake = lake
+        self._folder = folder
+        self._mend = _MEND_RESULTS if folder.name.startswith(f"{RESULTS_FOLDER}/") else _MEND
         self._findings: list[Finding] = []
 
     def run(self, *, read_all: bool) -> TableReport:
+        name = self._folder.name
         try:
-            table = delta.open_table(self._uri, self._options)
+            table = self._folder.open()
         except LakeError as error:
             self._say(f"cannot be opened: {error}", "Mend what the message names, or restore the log from a copy.")
-            return TableReport(self._name, None, 0, 0, 0, tuple(self._findings))
+            return TableReport(name, None, 0, 0, 0, tuple(self._findings))
+        if table is None and not self._folder.files:
+            self._say("is not there", "Materialize the asset first.", harmless=True)
+            return TableReport(name, None, 0, 0, 0, tuple(self._findings))
         if table is None:
             self._say(
                 "was created, but has no first commit", "Nothing: the next write goes on from there.", harmless=True
             )
-            return TableReport(self._name, None, 0, 0, 0, tuple(self._findings))
-        live = {row["path"]: row for row in pa.table(table.get_add_actions(flatten=True)).to_pylist()}
-        for path, row in live.items():
-            self._check_file(delta.decoded(path), row)
+            return TableReport(name, None, 0, 0, 0, tuple(self._findings))
+        # Listed anew, for the table may have been written since.
+        self._folder = self._lake.folder(name)
+        live = sizes_of(table)
+        for path, (rows, size) in live.items():
+            self._check_file(path, rows, size)
         if not self._findings:
-            self._check_records(table)
+            self._guarded(lambda: self._check_records(table))
+            self._guarded(lambda: self._check_rows(table, read_all=read_all))
             if read_all:
                 self._guarded(lambda: self._read_everything(table))
-        self._check_orphans(set(map(delta.decoded, live)))
-        rows, size = sum(r["num_records"] or 0 for r in live.values()), sum(r["size_bytes"] for r in live.values())
-        return TableReport(self._name, table.version(), rows, len(live), size, tuple(self._findings))
+        self._guarded(lambda: self._check_litter(table))
+        rows, size = sum(rows or 0 for rows, _ in live.values()), sum(size for _, size in live.values())
+        return TableReport(name, table.version(), rows, len(live), size, tuple(self._findings))
 
     def _say(self, what: str, do: str, *, harmless: bool = False) -> None:
-        self._findings.append(Finding(self._name, what, do, harmless))
+        self._findings.append(Finding(self._folder.name, what, do, harmless))
 
     def _guarded(self, check: Callable[[], None]) -> None:
         try:
             check()
         except LakeError as error:
-            self._say(f"cannot be read: {error}", _RERUN)
+            said = f"cannot be read: {error}"
+            if all(finding.what != said for finding in self._findings):
+                self._say(said, self._mend)
 
-    def _check_file(self, path: str, row: Mapping[str, Any]) -> None:
-        entry = self._files.get(path)
+    def _check_file(self, path: str, rows: int | None, size: int) -> None:
+        entry = self._folder.files.get(path)
         if entry is None:
-            self._say(f"file {path} with {row['num_records']} rows is missing", _RERUN)
-        elif entry.size != row["size_bytes"]:
-            self._say(f"file {path} has {entry.size} bytes, {row['size_bytes']} were written", _RERUN)
+            self._say(f"file {path} with {rows} rows is missing", self._mend)
+        elif entry.size != size:
+            self._say(f"file {path} has {entry.size} bytes, {size} were written", self._mend)
         else:
             try:
-                found = pq.read_metadata(entry.path, filesystem=self._filesystem).num_rows
+                found = pq.read_metadata(entry.path, filesystem=self._folder.filesystem).num_rows
             except (OSError, pa.ArrowException) as error:
-                self._say(f"file {path} is no whole Parquet file ({type(error).__name__})", _RERUN)
+                self._say(f"file {path} is no whole Parquet file ({type(error).__name__})", self._mend)
                 return
-            if row["num_records"] is not None and found != row["num_records"]:
-                self._say(f"file {path} has {found} rows, the log says {row['num_records']}", _RERUN)
+            if rows is not None and found != rows:
+                self._say(f"file {path} has {found} rows, the log says {rows}", self._mend)
 
     def _check_records(self, table: DeltaTable) -> None:
         """Check that no result stands twice; asset tables may repeat one, for rows with equal packets share it."""
-        names = set(delta.table_schema(table).names)
-        if not {RECORD_ID, TIMESTAMP} <= names or "/" not in self._name or not self._name.startswith("."):
+        if not self._folder.name.startswith(RESULTS) or RECORD_ID not in delta.table_schema(table).names:
             return
         lanes = [value_lanes(batch.column(0)) for batch in DeltaSource(table).scan([RECORD_ID])]
         if not lanes:
@@ -184,39 +173,23 @@ class _Check:
                 f"{twice} results stand twice", "Nothing is wrong with reading them: one is taken. Please report it."
             )
 
+    def _check_rows(self, table: DeltaTable, *, read_all: bool) -> None:
+        """Check the rows of a packet asset against what its commits say of them."""
+        for rows in standing_rows(self._folder, table):
+            for wrong in check_rows(table, rows, read_all=read_all):
+                self._say(wrong, _WRITE_ANEW)
+
     def _read_everything(self, table: DeltaTable) -> None:
+        """Read every page, whose checksum is looked at, and every value, which must be one of its type."""
         source = DeltaSource(table)
         rows = sum(batch.num_rows for batch in source.scan(source.schema.names))
         if rows != source.num_rows:
-            self._say(f"{rows} rows could be read, the files say {source.num_rows}", _RERUN)
+            self._say(f"{rows} rows could be read, the files say {source.num_rows}", self._mend)
 
-    def _check_orphans(self, live: set[str]) -> None:
-        named = live | self._named_in_log()
-        old = time.time() - _YOUNG_SECONDS
-        orphans = [
-            entry
-            for path, entry in self._files.items()
-            if path.endswith((".parquet", ".parquet#1"))
-            and not path.startswith(LOG_FOLDER)
-            and path not in named
-            and entry.mtime is not None
-            and entry.mtime.timestamp() < old
-        ]
-        if orphans:
-            size = sum(entry.size for entry in orphans)
+    def _check_litter(self, table: DeltaTable) -> None:
+        for one in find_litter(self._folder, table, CleanSettings()):
             self._say(
-                f"{len(orphans)} files ({size} bytes) belong to no version, e.g. {orphans[0].base_name}: a write that was killed",
-                "They can be removed while nothing writes.",
+                f"{one.files} files ({one.bytes} bytes) belong to no version: {one.what}, {one.why}",
+                "They only take up space. `python -m orcapod_dagster clean` removes them.",
                 harmless=True,
             )
-
-    def _named_in_log(self) -> set[str]:
-        """Return the files that any commit of the log adds, also those of versions before."""
-        found: set[str] = set()
-        for path, entry in self._files.items():
-            if path.startswith(f"{LOG_FOLDER}/") and path.endswith(".json"):
-                with self._filesystem.open_input_stream(entry.path) as stream:
-                    for line in stream.read().splitlines():
-                        if line.startswith(b'{"add"'):
-                            found.add(delta.decoded(json.loads(line)["add"]["path"]))
-        return found
