@@ -1,6 +1,7 @@
 """Expensive per-row Python in Dagster: each row computed once, each result with its provenance, in Delta Lake."""
 
 from orcapod_dagster.assets import packet_asset, packet_function_of
+from orcapod_dagster.checks import build_lake_checks
 from orcapod_dagster.core.errors import OrcapodError
 from orcapod_dagster.core.files import Directory, File
 from orcapod_dagster.core.packet_function import packet_function
@@ -24,6 +25,7 @@ __all__ = [
     "RayExecutorResource",
     "ResultStoreResource",
     "SkipPacket",
+    "build_lake_checks",
     "packet_asset",
     "packet_function",
     "packet_function_of",
