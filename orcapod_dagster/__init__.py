@@ -2,6 +2,8 @@
 
 from orcapod_dagster.assets import packet_asset, packet_function_of
 from orcapod_dagster.checks import build_lake_checks
+from orcapod_dagster.core.blobs.handle import Blob
+from orcapod_dagster.core.blobs.keeper import output_directory
 from orcapod_dagster.core.errors import OrcapodError
 from orcapod_dagster.core.files import Directory, File
 from orcapod_dagster.core.packet_function import packet_function
@@ -16,6 +18,7 @@ from orcapod_dagster.resources import (
 )
 
 __all__ = [
+    "Blob",
     "DeltaLakeIOManager",
     "Directory",
     "File",
@@ -26,6 +29,7 @@ __all__ = [
     "ResultStoreResource",
     "SkipPacket",
     "build_lake_checks",
+    "output_directory",
     "packet_asset",
     "packet_function",
     "packet_function_of",

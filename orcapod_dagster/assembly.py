@@ -201,6 +201,8 @@ class AssetTable:
             if any(not _same(mine.column(i), standing.column(i)) for i in range(len(kept))):
                 return None
             start += len(keys)
+        if self._pod.lost_values(self._current):
+            return None
         return str(said[DATA_VERSION])
 
     def _stamp(self, stream: PacketStream) -> dict[str, str]:

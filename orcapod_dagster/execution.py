@@ -223,6 +223,7 @@ def _make_pod(context: dg.AssetExecutionContext, spec: PacketAssetSpec) -> Funct
         match=spec.match,
         executor_options=spec.executor_options,
         extra_info=_extra_info(context, spec),
+        blobs=getattr(context.resources, RESULT_STORE_KEY).blobs(),
     )
 
 

@@ -10,6 +10,7 @@ import dagster as dg
 import pyarrow as pa
 
 from orcapod_dagster.core import columns as names
+from orcapod_dagster.core.blobs.layout import BLOB_TYPE
 from orcapod_dagster.core.outcomes import Outcome
 from orcapod_dagster.core.pod import PodReport
 from orcapod_dagster.core.streams import PacketStream
@@ -17,6 +18,7 @@ from orcapod_dagster.core.streams import PacketStream
 _log = logging.getLogger(__name__)
 _PREVIEW_ROWS = 10
 _CELL_WIDTH = 40
+_BLOB_FIELDS = {field.name for field in BLOB_TYPE.fields}
 
 
 def guarded(build: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
@@ -89,6 +91,8 @@ def preview(rows: pa.Table) -> dict[str, Any]:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, dict) and value.keys() == _BLOB_FIELDS:
+        value = f"{value['media_type']}, {value['size']:,} bytes"
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
     text = text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
     return text if len(text) <= _CELL_WIDTH else text[: _CELL_WIDTH - 1] + "…"

@@ -9,6 +9,8 @@ from typing import Any, Final
 import dagster as dg
 from pydantic import Field
 
+from orcapod_dagster.core.blobs.keeper import INLINE_BYTES
+from orcapod_dagster.core.blobs.store import BlobStore
 from orcapod_dagster.core.databases.base import ArrowDatabase
 from orcapod_dagster.core.databases.delta import DeltaTableDatabase
 from orcapod_dagster.core.executors.base import PythonFunctionExecutorProtocol
@@ -76,6 +78,11 @@ class ResultStoreResource(dg.ConfigurableResource):  # type: ignore[type-arg]  #
 
     root_uri: str = Field(description="The lake: a local folder or an object store URI. Results lie below it.")
     storage_options: dict[str, str] | None = Field(default=None, description="As deltalake takes them; never shown.")
+    inline_bytes: int = Field(
+        default=INLINE_BYTES,
+        ge=0,
+        description="Values declared Blob up to this size, in bytes, lie in the tables themselves.",
+    )
 
     def __init__(self, **data: Any) -> None:
         if "storage_options" in data:
@@ -85,6 +92,10 @@ class ResultStoreResource(dg.ConfigurableResource):  # type: ignore[type-arg]  #
     def database(self) -> ArrowDatabase:
         """Return the database of results."""
         return DeltaTableDatabase(results_root(self.root_uri), self.storage_options)
+
+    def blobs(self) -> BlobStore:
+        """Return the large values of the lake."""
+        return BlobStore(self.root_uri, self.storage_options, inline_bytes=self.inline_bytes)
 
     def __repr__(self) -> str:
         return f"ResultStoreResource(root_uri={self.root_uri!r})"
@@ -97,6 +108,7 @@ def packet_resources(
     executor: PacketExecutorResource | None = None,
     storage_options: Mapping[str, str] | None = None,
     as_default: bool = False,
+    inline_bytes: int = INLINE_BYTES,
 ) -> dict[str, Any]:
     """Return the resources that packet assets use, under keys that no existing project has.
 
@@ -107,6 +119,7 @@ def packet_resources(
         storage_options: credentials and options of the object store, as deltalake takes them; each value also as
             `dg.EnvVar`, which is read when a run begins.
         as_default: whether the lake also becomes the project's `io_manager`, for assets that are no packet assets.
+        inline_bytes: values declared `Blob` up to this size lie in the tables themselves, larger ones beside them.
 
     Example:
         >>> import dagster as dg
@@ -117,7 +130,7 @@ def packet_resources(
     resources: dict[str, Any] = {
         IO_MANAGER_KEY: io_manager,
         EXECUTOR_KEY: executor or LocalExecutorResource(),
-        RESULT_STORE_KEY: ResultStoreResource(root_uri=root_uri, storage_options=options),
+        RESULT_STORE_KEY: ResultStoreResource(root_uri=root_uri, storage_options=options, inline_bytes=inline_bytes),
     }
     if as_default:
         resources["io_manager"] = io_manager

@@ -1,5 +1,7 @@
 """The engine: plain Python and Arrow; nothing below here imports dagster."""
 
+from orcapod_dagster.core.blobs.handle import Blob
+from orcapod_dagster.core.blobs.store import BlobStore
 from orcapod_dagster.core.columns import ColumnConfig
 from orcapod_dagster.core.databases import ArrowDatabase, DeltaTableDatabase, InMemoryArrowDatabase
 from orcapod_dagster.core.datagrams import Datagram, Packet, Tag
@@ -23,6 +25,8 @@ from orcapod_dagster.core.types import ContentHash, Schema
 
 __all__ = [
     "ArrowDatabase",
+    "Blob",
+    "BlobStore",
     "CachedPacketFunction",
     "ColumnConfig",
     "ContentHash",

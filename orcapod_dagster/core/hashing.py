@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 import pyarrow as pa
 
 from orcapod_dagster.core.arrow import pc
+from orcapod_dagster.core.blobs.layout import counted, is_blob
 from orcapod_dagster.core.casting import (
     is_binary,
     is_list,
@@ -165,8 +166,9 @@ def _from_words(data: Any, rows: int) -> pa.Array:
 
 
 def _canonical(name: str, column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    array = counted(one_array(column)) if is_blob(column.type) else one_array(column)
     try:
-        return recast(one_array(column), canonical_type(column.type))
+        return recast(array, canonical_type(array.type))
     except UnsupportedTypeError as error:
         raise UnsupportedTypeError(f"column {name!r}: {error}") from None
 

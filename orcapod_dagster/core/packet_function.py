@@ -15,11 +15,20 @@ import pyarrow as pa
 
 from orcapod_dagster.core import converter
 from orcapod_dagster.core.arrow import pc
+from orcapod_dagster.core.blobs.codec import blob_columns, refuse_long_bytes
+from orcapod_dagster.core.blobs.keeper import Keeper, keeping
 from orcapod_dagster.core.datagrams import Packet
-from orcapod_dagster.core.errors import DefinitionError, InputError, OutputCountError, UnboundFunctionError
+from orcapod_dagster.core.errors import (
+    ConversionError,
+    DefinitionError,
+    InputError,
+    OutputCountError,
+    UnboundFunctionError,
+)
 from orcapod_dagster.core.execution_data import EXECUTION_DATA_SCHEMA, check_executor, flatten_execution_data
 from orcapod_dagster.core.executors.base import PythonFunctionExecutorProtocol
 from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor
+from orcapod_dagster.core.executors.slices import is_async
 from orcapod_dagster.core.files import file_columns
 from orcapod_dagster.core.git import git_state
 from orcapod_dagster.core.hashing import hash_schema
@@ -126,6 +135,8 @@ class PythonPacketFunction:
         self.input_arrow_schema: Final = checked_arrow_schema(self.input_packet_schema, self._owner, "parameter")
         self.file_columns: Final = file_columns(self.input_packet_schema, self._owner)
         self.output_arrow_schema: Final = checked_arrow_schema(self.output_packet_schema, self._owner, "output")
+        self.blob_parameters: Final = blob_columns(self.input_packet_schema, self._owner)
+        self.blob_outputs: Final = blob_columns(self.output_packet_schema, self._owner)
         self._active = True
         self.executor = executor if executor is not None else LocalPythonFunctionExecutor()
         functools.update_wrapper(self, function, updated=())
@@ -316,12 +327,21 @@ class PythonPacketFunction:
                 )
         return rows
 
-    def argument_columns(self, bound: Mapping[str, pa.Array]) -> tuple[tuple[list[Any], ...], dict[str, list[Any]]]:
-        """Convert bound columns to Python values: those of positional parameters in order, and the keyword-only ones."""
+    def argument_columns(
+        self, bound: Mapping[str, pa.Array], bind_blobs: Callable[[list[Any]], None] | None = None
+    ) -> tuple[tuple[list[Any], ...], dict[str, list[Any]]]:
+        """Convert bound columns to Python values: those of positional parameters in order, and the keyword-only ones.
+
+        Args:
+            bound: what `bind_columns` gave.
+            bind_blobs: tells handles of large values in which lake they lie.
+        """
         positional: list[list[Any]] = []
         keyword: dict[str, list[Any]] = {}
         for name, parameter in self._signature.parameters.items():
             values = converter.to_python(bound[name], self.input_packet_schema[name])
+            if bind_blobs is not None and name in self.blob_parameters:
+                bind_blobs(values)
             if parameter.kind is parameter.KEYWORD_ONLY:
                 keyword[name] = values
             else:
@@ -346,20 +366,46 @@ class PythonPacketFunction:
             outputs = [_checked_values(value, self.output_keys, self._owner) for value in outputs]
         return {key: list(map(itemgetter(i), outputs)) for i, key in enumerate(self.output_keys)}
 
-    def outputs_to_batch(self, outputs: Sequence[Any]) -> pa.RecordBatch:
+    def keeping(self, keeper: Keeper) -> Callable[..., Any]:
+        """Return the function as it runs where large values are kept: what it returned is stored before its call ends."""
+        if not self.blob_outputs:
+            return self.function
+        if self._record_type is not None:
+            parts: dict[Any, str] = {name: name for name in self.blob_outputs}
+        elif len(self.output_keys) == 1:
+            parts = {None: self.output_keys[0]}
+        else:
+            parts = {self.output_keys.index(name): name for name in self.blob_outputs}
+        return keeping(self.function, keeper, parts, is_async=is_async(self.function))
+
+    def outputs_to_batch(self, outputs: Sequence[Any], keeper: Keeper | None = None) -> pa.RecordBatch:
         """Convert return values to a record batch of the output schema.
+
+        Args:
+            outputs: one return value per row.
+            keeper: where large values go that are not stored yet; without one they lie in the batch.
 
         Raises:
             OutputCountError, ConversionError: name the column and the class of the first value that does not fit.
         """
         columns = self.split_outputs(outputs)
+        for name in self.blob_outputs if keeper is not None else ():
+            columns[name] = self._kept(columns[name], name, keeper)
         arrays = [
             converter.to_array(values, self.output_packet_schema[name], column=name, owner=self._owner)
             for name, values in columns.items()
         ]
         if not arrays:
             return pa.RecordBatch.from_struct_array(pa.array([{}] * len(outputs), pa.struct([])))
+        refuse_long_bytes(arrays, self.output_arrow_schema, self._owner)
         return pa.RecordBatch.from_arrays(arrays, schema=self.output_arrow_schema)
+
+    def _kept(self, values: Sequence[Any], column: str, keeper: Keeper | None) -> list[Any]:
+        assert keeper is not None
+        try:
+            return [keeper.keep(value, column) for value in values]
+        except ValueError as error:
+            raise ConversionError(f"{self._owner}: {error}") from error
 
     # ------------------------------------------------------------------ configuration
 

@@ -16,6 +16,9 @@ from typing import Any, Final, NamedTuple
 import pyarrow as pa
 
 from orcapod_dagster.core.arrow import pc
+from orcapod_dagster.core.blobs.keeper import Keeper
+from orcapod_dagster.core.blobs.presence import lost_rows, without_lost
+from orcapod_dagster.core.blobs.store import BlobStore
 from orcapod_dagster.core.casting import one_array
 from orcapod_dagster.core.datagrams import Datagram
 from orcapod_dagster.core.errors import ConversionError, OrcapodError, OutputCountError
@@ -33,16 +36,20 @@ from orcapod_dagster.core.result_cache import (
     Snapshot,
     match_constraints,
 )
+from orcapod_dagster.core.sources import TableSource
 from orcapod_dagster.core.streams import PacketStream, count_up
 
 NO_EARLIER_RESULT: Final = "no earlier result"
 CODE_CHANGED: Final = "the code changed"
 EARLIER_FAILURE: Final = "an earlier failure"
 FORCED: Final = "forced"
+VALUE_LOST: Final = "its large value is missing"
 
 FLUSH_ROWS: Final = 131_072
 FLUSH_SECONDS: Final = 3.0
+FLUSH_BYTES: Final = 64 * 1024 * 1024
 _BATCH_ROWS: Final = 16_384
+_BATCH_BYTES: Final = 64 * 1024 * 1024
 _KEPT_FAILURES: Final = 100
 
 
@@ -130,6 +137,7 @@ class FunctionPod:
         match: which stored result counts as the same computation.
         executor_options: for the executor, as they are.
         extra_info: stored with each result.
+        blobs: the large values of the lake; without it, they lie in the records themselves.
 
     Raises:
         TypeError: the executor does not support the function.
@@ -145,6 +153,7 @@ class FunctionPod:
         match: MatchPolicy = "content",
         executor_options: Mapping[str, Any] | None = None,
         extra_info: Mapping[str, str] | None = None,
+        blobs: BlobStore | None = None,
     ) -> None:
         chosen = check_executor(executor or function.executor, function.packet_function_type_id, repr(function))
         if chosen is None:
@@ -156,6 +165,8 @@ class FunctionPod:
         self.match: MatchPolicy = match
         self._options = dict(executor_options or {})
         self._extra_info = dict(extra_info or {})
+        self._blobs = blobs
+        self._keeper = Keeper() if blobs is None else blobs.keeper
         self._contexts: dict[str, Context] = {}
         self._owner = f"function {function.canonical_function_name!r}"
         self._files: FileReader | None = None
@@ -183,9 +194,12 @@ class FunctionPod:
         constraints = match_constraints(self.match, variation)
         found = pa.nulls(len(hashes), pa.int64())
         snapshot: Snapshot | None = None
-        if not force:
-            snapshot = self.cache.snapshot(constraints)
-            found = found if snapshot is None else snapshot.find(hashes)
+        lost = pa.array([], HASH_TYPE)
+        if not force and (snapshot := self.cache.snapshot(constraints)) is not None:
+            stored = snapshot.find(hashes)
+            found = self._with_values(snapshot, stored)
+            if found.null_count > stored.null_count:
+                lost = hashes.filter(pc.and_(found.is_null(), stored.is_valid()))
         wanted = found.is_null()
         if invalid:
             wanted = pc.and_(
@@ -200,8 +214,20 @@ class FunctionPod:
         rows = _first_of_each(_positions(wanted), hashes)
         if limit is not None:
             rows = rows.slice(0, limit)
-        reasons = self._reasons(hashes.take(rows), failed_before, force=force)
+        reasons = self._reasons(hashes.take(rows), failed_before, lost, force=force)
         return Plan(stream, hashes, rows, invalid, skipped, reasons, variation, snapshot, found, looks)
+
+    def _with_values(self, snapshot: Snapshot, found: pa.Array) -> pa.Array:
+        """Return the positions of results, null where a result has lost a large value."""
+        columns = self.function.blob_outputs
+        if self._blobs is None or not columns:
+            return found
+        return without_lost(found, snapshot.source, columns, self._blobs)
+
+    def lost_values(self, source: TableSource) -> bool:
+        """Tell whether a table of this function's outputs names a large value that is not there."""
+        columns = self.function.blob_outputs
+        return self._blobs is not None and bool(columns) and len(lost_rows(source, columns, self._blobs)) > 0
 
     def identity(self) -> str:
         """Return a text that is equal as long as the same stored results count."""
@@ -247,7 +273,7 @@ class FunctionPod:
         keys, states = keys.filter(newest), states.filter(newest)
         return keys.filter(pc.equal(states, FAILED)), keys.filter(pc.equal(states, SKIPPED))
 
-    def _reasons(self, misses: pa.Array, failed_before: pa.Array, *, force: bool) -> dict[str, int]:
+    def _reasons(self, misses: pa.Array, failed_before: pa.Array, lost: pa.Array, *, force: bool) -> dict[str, int]:
         if not len(misses):
             return {}
         if force:
@@ -255,9 +281,11 @@ class FunctionPod:
         failed = pc.is_in(misses, value_set=failed_before) if len(failed_before) else pa.repeat(False, len(misses))
         anything = self.cache.snapshot({})
         known = pa.repeat(False, len(misses)) if anything is None else pc.is_in(misses, value_set=anything.keys)
-        changed = pc.and_not(known, failed)
+        gone = pc.and_not(pc.is_in(misses, value_set=lost), failed)
+        changed = pc.and_not(pc.and_not(known, failed), gone)
         counts = {
             EARLIER_FAILURE: pc.sum(failed).as_py(),
+            VALUE_LOST: pc.sum(gone).as_py(),
             CODE_CHANGED: pc.sum(changed).as_py(),
             NO_EARLIER_RESULT: pc.sum(pc.invert(pc.or_(known, failed))).as_py(),
         }
@@ -280,14 +308,15 @@ class FunctionPod:
         report.skipped = len(plan.skipped)
         self._store_invalid(plan, report)
         waiting: list[_Chunk] = []
-        waiting_rows, last = 0, began
+        waiting_rows, waiting_bytes, last = 0, 0, began
         for chunk in self._chunks(plan):
             waiting.append(chunk)
             waiting_rows += len(chunk.rows) + len(chunk.outcomes)
+            waiting_bytes += chunk.outputs.nbytes
             now = time.monotonic()
-            if waiting_rows >= FLUSH_ROWS or now - last >= FLUSH_SECONDS:
+            if waiting_rows >= FLUSH_ROWS or waiting_bytes >= FLUSH_BYTES or now - last >= FLUSH_SECONDS:
                 self._flush(plan, waiting, report)
-                waiting, waiting_rows, last = [], 0, now
+                waiting, waiting_rows, waiting_bytes, last = [], 0, 0, now
                 report.seconds = time.monotonic() - began
                 if on_progress is not None:
                     on_progress(report)
@@ -308,7 +337,7 @@ class FunctionPod:
     def _chunks(self, plan: Plan) -> Iterator[_Chunk]:
         if not len(plan.to_compute):
             return
-        function, in_flight = self.function.function, PathsInFlight()
+        function, in_flight = self.function.keeping(self._keeper), PathsInFlight()
         batches = self._row_batches(plan, in_flight)
         results = self.executor.run_rows(function, batches, executor_options=self._options or None)
         try:
@@ -320,18 +349,20 @@ class FunctionPod:
                 close()
 
     def _row_batches(self, plan: Plan, in_flight: PathsInFlight) -> Iterator[RowBatch]:
-        """Yield the packets to compute as Python values, in stream order, `_BATCH_ROWS` at a time."""
+        """Yield the packets to compute as Python values, in stream order, at most `_BATCH_ROWS` or about `_BATCH_BYTES` at a time."""
         stream = plan.stream
         if len(plan.to_compute) < stream.num_rows:
             stream = stream.narrow(plan.to_compute)
         start = 0
         for batch in stream.scan(self._consumed(stream)):
-            for offset in range(0, batch.num_rows, _BATCH_ROWS):
-                piece = batch.slice(offset, _BATCH_ROWS)
+            rows = min(_BATCH_ROWS, max(1, _BATCH_BYTES * batch.num_rows // max(1, batch.nbytes)))
+            for offset in range(0, batch.num_rows, rows):
+                piece = batch.slice(offset, rows)
                 bound = self._bind(piece)
                 if self._files is not None:
                     in_flight.send(start, {name: bound[name] for name in self._files.names})
-                positional, keyword = self.function.argument_columns(bound)
+                bind = None if self._blobs is None else self._blobs.bind
+                positional, keyword = self.function.argument_columns(bound, bind)
                 yield RowBatch(positional, keyword, start, piece.num_rows)
                 start += piece.num_rows
 
@@ -354,15 +385,15 @@ class FunctionPod:
         good = [i for i in range(result.length) if i not in bad] if bad else range(result.length)
         outputs = [result.outputs[i] for i in good] if bad else result.outputs
         try:
-            batch = self.function.outputs_to_batch(outputs)
+            batch = self.function.outputs_to_batch(outputs, self._keeper)
         except (ConversionError, OutputCountError, KeyError, AttributeError, TypeError):
-            misfits = _misfits(self.function, outputs)
+            misfits = _misfits(self.function, outputs, self._keeper)
             outcomes += [
                 Outcome(rows[good[i]].as_py(), FAILED, type(e).__name__, str(e), "", result.durations[good[i]])
                 for i, e in misfits.items()
             ]
             good = [row for i, row in enumerate(good) if i not in misfits]
-            batch = self.function.outputs_to_batch([result.outputs[i] for i in good])
+            batch = self.function.outputs_to_batch([result.outputs[i] for i in good], self._keeper)
         if len(good) < result.length:
             kept = pa.array(good, pa.int64())
             return _Chunk(
@@ -415,7 +446,7 @@ class FunctionPod:
         snapshot, found = plan.snapshot, plan.found
         if len(plan.to_compute) or snapshot is None:
             snapshot = self.cache.snapshot(match_constraints(self.match, plan.variation))
-            found = found if snapshot is None else snapshot.find(plan.hashes)
+            found = found if snapshot is None else self._with_values(snapshot, snapshot.find(plan.hashes))
         self._count_rows(plan, report, found)
         if snapshot is None:
             return plan.stream.narrow(pa.array([], pa.int64())), None, pa.array([], pa.int64())
@@ -453,11 +484,11 @@ def _outcome(row: int, failure: Any) -> Outcome:
     return Outcome(row, state, failure.error_type, failure.message, failure.traceback, failure.duration)
 
 
-def _misfits(function: PythonPacketFunction, outputs: Sequence[Any]) -> dict[int, Exception]:
+def _misfits(function: PythonPacketFunction, outputs: Sequence[Any], keeper: Keeper) -> dict[int, Exception]:
     found: dict[int, Exception] = {}
     for i, output in enumerate(outputs):
         try:
-            function.outputs_to_batch([output])
+            function.outputs_to_batch([output], keeper)
         except (ConversionError, OutputCountError) as error:
             found[i] = error
         except (KeyError, AttributeError, TypeError) as error:

@@ -10,6 +10,7 @@ from itertools import accumulate
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
 from orcapod_dagster.core import delta
@@ -45,6 +46,12 @@ class TableSource(ABC):
     @abstractmethod
     def scan(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yield all rows, only these columns, in this order of columns."""
+
+    def scan_fields(self, column: str, fields: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield fields of a struct column as columns, row by row; those of a null are null. Reads no more where it can."""
+        for batch in self.scan([column]):
+            parts = dict(zip([f.name for f in batch.column(0).type.fields], batch.column(0).flatten(), strict=True))
+            yield pa.RecordBatch.from_arrays([parts[name] for name in fields], list(fields))
 
     @abstractmethod
     def take(self, positions: pa.Array, columns: Sequence[str]) -> pa.Table:
@@ -175,6 +182,19 @@ class DeltaSource(TableSource):
                 for batch in scanner.to_batches():
                     if batch.num_rows:
                         yield from_storage(batch, chosen)
+
+    def scan_fields(self, column: str, fields: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield fields of a struct column, reading only these; the dataset's scanner would read the whole struct (measured)."""
+        if self._where is not None:
+            yield from super().scan_fields(column, fields)
+            return
+        for fragment in self._fragments:
+            with delta.reading(self._description):
+                file = pq.ParquetFile(fragment.open())
+                for batch in file.iter_batches(_SCAN_ROWS, columns=[f"{column}.{name}" for name in fields]):
+                    struct = batch.column(0)
+                    parts = dict(zip([f.name for f in struct.type.fields], struct.flatten(), strict=True))
+                    yield pa.RecordBatch.from_arrays([parts[name] for name in fields], list(fields))
 
     def take(self, positions: pa.Array, columns: Sequence[str]) -> pa.Table:
         """Read only the files and row groups that hold the positions."""

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any, Final, Self
 
 from orcapod_dagster.core import skip
+from orcapod_dagster.core.blobs import handle, keeper
 from orcapod_dagster.core.errors import ExecutorError, MissingExtraError
 from orcapod_dagster.core.executors import ray_worker, slices
 from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorBase, RowBatch, row_failures
@@ -183,7 +184,7 @@ class _Run:
         self._seconds = slice_seconds
         self._options = executor.remote_options()
         self._task = _task().options(**self._options)
-        self._modules = [slices, skip, ray_worker, *own_modules(fn)]
+        self._modules = [slices, skip, handle, keeper, ray_worker, *own_modules(fn)]
         # Ray gets one object; the function is apart in it, because unpickling it may need what the worker sets up.
         self._payload = ray.put((self._dumps(ray_worker.RowWorker), self._dumps(fn)))
         self._rows = 1

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+from orcapod_dagster.core.blobs.handle import Blob
+from orcapod_dagster.core.blobs.keeper import output_directory
 from orcapod_dagster.core.executors.slices import EventLoopThread, SliceFailure, SliceResult, describe, run_slice
 from orcapod_dagster.core.skip import SkipPacket
 
@@ -92,11 +94,12 @@ def _cloudpickle() -> Any:
 
 
 def _provide_package() -> None:
-    """Let `from orcapod_dagster import SkipPacket` work in a worker that lacks this package."""
+    """Let functions import what they need of this package in a worker that lacks it."""
     if "orcapod_dagster" in sys.modules or importlib.util.find_spec("orcapod_dagster") is not None:
         return
+    provided = {"SkipPacket": SkipPacket, "Blob": Blob, "output_directory": output_directory}
     for name in ("orcapod_dagster", "orcapod_dagster.core", "orcapod_dagster.core.skip"):
         module = ModuleType(name, "Stands in for orcapod_dagster, which is not installed here.")
         module.__path__ = []
-        vars(module)["SkipPacket"] = SkipPacket
+        vars(module).update(provided)
         sys.modules[name] = module

@@ -1,0 +1,151 @@
+"""BlobStore: the large values of one lake, on a local disk or an object store."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+from pyarrow import fs
+
+from orcapod_dagster.core.arrow import pc
+from orcapod_dagster.core.blobs.handle import Blob, bind, digest_of, stored
+from orcapod_dagster.core.blobs.keeper import FOLDER, INLINE_BYTES, WORK, Keeper, LocalKeeper, place_of
+from orcapod_dagster.core.delta import reading
+from orcapod_dagster.core.delta_files import filesystem_of, local_path
+
+LISTING: Final = pa.schema(
+    [
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("modified", pa.timestamp("us", "UTC")),
+    ]
+)
+
+
+class BlobStore:
+    """The large values of a lake: one file each, below `.orcapod/blobs`, named by its content.
+
+    Args:
+        root_uri: the lake: a local folder or an object store URI.
+        storage_options: as deltalake takes them.
+        inline_bytes: values up to this size lie in the tables themselves.
+    """
+
+    def __init__(
+        self, root_uri: str, storage_options: Mapping[str, str] | None = None, *, inline_bytes: int = INLINE_BYTES
+    ) -> None:
+        folder = local_path(root_uri)
+        self.root = root_uri.rstrip("/") if folder is None else os.path.abspath(folder)
+        self._options = dict(storage_options) if storage_options else None
+        self.keeper: Keeper = (
+            ObjectKeeper(inline_bytes, self.root, self._options)
+            if folder is None
+            else LocalKeeper(inline_bytes, self.root)
+        )
+        self._local = folder is not None
+
+    def bind(self, handles: Iterable[Blob | None]) -> None:
+        """Tell handles that came out of a table of this lake where their bytes lie."""
+        for blob in handles:
+            if blob is not None and blob.place is not None:
+                if self._local:
+                    bind(blob, self.root, file=os.path.join(self.root, *blob.place[1].split("/")))
+                else:
+                    opener = partial(_open, self.root, blob.place[1], self._options)
+                    bind(blob, self.root, file=None, opener=opener)
+
+    # ------------------------------------------------------------------ what is there
+
+    def listing(self) -> pa.Table:
+        """Return all values of the lake: path relative to the root, size in bytes, when it was last written or reused."""
+        return self._listed(FOLDER, lambda path: not path.startswith(WORK + "/"))
+
+    def leftovers(self) -> pa.Table:
+        """Return what unfinished writes and calls hold, or left behind when they were killed; columns as `listing`.
+
+        Once it is older than the longest call of a function, it belongs to none and may be removed.
+        """
+        return self._listed(WORK, lambda _: True)
+
+    def _listed(self, folder: str, wanted: Any) -> pa.Table:
+        filesystem, prefix = filesystem_of(self.root, self._options)
+        with reading(self.root):
+            found = filesystem.get_file_info(fs.FileSelector(prefix + folder, recursive=True, allow_not_found=True))
+        rows = [(entry.path.removeprefix(prefix), entry.size, _utc(entry.mtime)) for entry in found if entry.is_file]
+        rows = sorted(row for row in rows if wanted(row[0]))
+        columns = list(zip(*rows, strict=True)) if rows else [[], [], []]
+        return pa.table([pa.array(c, f.type) for c, f in zip(columns, LISTING, strict=True)], schema=LISTING)
+
+    def absent(self, references: pa.RecordBatch, listing: pa.Table) -> pa.Array:
+        """Return which rows name a value that is not there, or has another size; never null.
+
+        Args:
+            references: columns `path`, null where there is nothing to look for, and `size`.
+            listing: what `listing` gave.
+        """
+        path = references["path"]
+        where = pc.index_in(path, value_set=listing["path"].combine_chunks())
+        sizes = listing["size"].combine_chunks().take(where)
+        there = pc.fill_null(pc.equal(sizes, references["size"]), False)
+        return pc.and_(path.is_valid(), pc.invert(there))
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Remove files that `listing` or `leftovers` named; those that are gone are no error."""
+        filesystem, prefix = filesystem_of(self.root, self._options)
+        for path in paths:
+            with reading(self.root):
+                if filesystem.get_file_info(prefix + path).type != fs.FileType.NotFound:
+                    filesystem.delete_file(prefix + path)
+        if self._local:
+            for folder in Path(self.root, WORK).glob("run-*"):
+                if not any(folder.rglob("*")):
+                    folder.rmdir()
+
+
+def _utc(moment: dt.datetime | None) -> dt.datetime | None:
+    return None if moment is None else moment.astimezone(dt.UTC)
+
+
+def _open(root: str, path: str, options: Mapping[str, str] | None) -> Any:
+    filesystem, prefix = filesystem_of(root, options)
+    if filesystem.get_file_info(prefix + path).type == fs.FileType.NotFound:
+        raise FileNotFoundError(path)
+    return filesystem.open_input_file(prefix + path)
+
+
+class ObjectKeeper(Keeper):
+    """Keeps values on an object store, one put each; sent to another process it keeps them in memory instead.
+
+    So no credential travels: what comes back from a worker is put by the process that sent it there.
+    """
+
+    def __init__(self, inline_bytes: int, root: str, options: Mapping[str, str] | None) -> None:
+        super().__init__(inline_bytes, root)
+        self._options = options
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Keeper, (self.inline_bytes, self.root))
+
+    def _put_bytes(self, data: bytes, media_type: str) -> Blob:
+        return self._put(pa.BufferReader(data), digest_of(data), len(data), media_type)
+
+    def _put_file(self, path: str, media_type: str, *, may_move: bool) -> Blob:
+        blob = Blob(Path(path))
+        with open(path, "rb") as file:
+            return self._put(file, blob.digest, os.fstat(file.fileno()).st_size, media_type)
+
+    def _put(self, source: Any, digest: bytes, size: int, media_type: str) -> Blob:
+        place = place_of(digest)
+        filesystem, prefix = filesystem_of(self.root, self._options)
+        with reading(self.root):
+            there = filesystem.get_file_info(prefix + place)
+            if there.type == fs.FileType.NotFound or there.size != size:
+                with filesystem.open_output_stream(prefix + place) as target:
+                    target.upload(source)
+        opener = partial(_open, self.root, place, self._options)
+        return stored(digest, size, media_type, self.root, place, file=None, opener=opener)
