@@ -193,8 +193,10 @@ class AssetTable:
             return None
         kept = list(kept_columns(self._spec, stream))
         table = PacketStream.open([StreamInput("table", self._current)], stream.tag_columns)
+        beside = [*kept, names.INPUT_HASH]
+        rows = min(stream.chunk_rows(kept), table.chunk_rows(beside))
         start = 0
-        for mine, standing in zip(stream.scan(kept), table.scan([*kept, names.INPUT_HASH]), strict=True):
+        for mine, standing in zip(stream.scan(kept, rows), table.scan(beside, rows), strict=True):
             keys = standing.column(len(kept)).cast(HASH_TYPE)
             if not keys.equals(hashes.slice(start, len(keys))):
                 return None

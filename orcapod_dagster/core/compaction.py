@@ -17,6 +17,7 @@ from deltalake import DeltaTable
 from orcapod_dagster.core import delta
 from orcapod_dagster.core.delta_files import FILE_ROWS
 from orcapod_dagster.core.errors import CommitError
+from orcapod_dagster.core.sources import scan_fragment
 from orcapod_dagster.core.storage_types import table_from_storage
 
 MANY_FILES: Final = 64
@@ -90,5 +91,5 @@ def _batches(table: DeltaTable, small: Mapping[str, int], held: pa.Schema) -> It
     fragments = {delta.decoded(fragment.path): fragment for fragment in data.get_fragments()}
     for path in small:
         with delta.reading(table.table_uri):
-            rows = fragments[delta.decoded(path)].to_table(schema=data.schema)
-        yield from table_from_storage(rows, held).to_batches()
+            for rows in scan_fragment(fragments[delta.decoded(path)], data.schema, data.schema.names):
+                yield from table_from_storage(pa.Table.from_batches([rows]), held).to_batches()

@@ -22,9 +22,11 @@ from pyarrow import fs
 
 from orcapod_dagster.core.errors import StorageError
 from orcapod_dagster.core.paths import local_path
+from orcapod_dagster.core.blobs.layout import is_blob
 from orcapod_dagster.core.storage import options_for
 
 ROW_GROUP_ROWS: Final = 65_536
+ROW_GROUP_BYTES: Final = 128 * 1024 * 1024
 FILE_ROWS: Final = 4_194_304
 _LONG_AGO_MS: Final = 3_600_000
 
@@ -113,6 +115,8 @@ def _write_file(
 
 
 def _leaf_paths(schema: pa.Schema) -> list[str]:
+    """Return the paths of all plain values, but for large ones: a dictionary hides how many bytes a row group unfolds to."""
+
     def walk(path: str, t: pa.DataType) -> Iterator[str]:
         if pa.types.is_map(t):
             yield from walk(f"{path}.key_value.key", t.key_type)
@@ -121,6 +125,8 @@ def _leaf_paths(schema: pa.Schema) -> list[str]:
             yield from walk(f"{path}.list.element", t.value_type)
         elif pa.types.is_struct(t):
             for child in t.fields:
+                if child.name == "data" and is_blob(t):
+                    continue
                 yield from walk(f"{path}.{child.name}", child.type)
         else:
             yield path
@@ -129,18 +135,28 @@ def _leaf_paths(schema: pa.Schema) -> list[str]:
 
 
 def _row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
-    """Gather small batches into tables of one row group each."""
+    """Gather small batches into tables of one row group each, full by rows or by bytes."""
     waiting: list[pa.RecordBatch] = []
-    rows = 0
+    rows = size = 0
     for batch in batches:
-        if batch.num_rows:
-            waiting.append(batch)
-            rows += batch.num_rows
-        if rows >= ROW_GROUP_ROWS:
-            yield pa.Table.from_batches(waiting, schema=schema)
-            waiting, rows = [], 0
+        for piece in _pieces(batch):
+            waiting.append(piece)
+            rows += piece.num_rows
+            size += piece.nbytes
+            if rows >= ROW_GROUP_ROWS or size >= ROW_GROUP_BYTES:
+                yield pa.Table.from_batches(waiting, schema=schema)
+                waiting, rows, size = [], 0, 0
     if waiting:
         yield pa.Table.from_batches(waiting, schema=schema)
+
+
+def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Cut a batch into pieces of about `ROW_GROUP_BYTES` at most."""
+    rows = batch.num_rows
+    count = min(rows, max(1, -(-batch.nbytes // ROW_GROUP_BYTES)))
+    length = -(-rows // count) if rows else 1
+    for start in range(0, rows, length):
+        yield batch.slice(start, length)
 
 
 def remove_files(uri: str, actions: Sequence[AddAction], storage_options: Mapping[str, str] | None) -> None:

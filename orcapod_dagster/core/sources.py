@@ -20,6 +20,7 @@ from orcapod_dagster.core.predicates import Predicate
 from orcapod_dagster.core.storage_types import from_storage, table_from_storage
 
 _SCAN_ROWS = 65_536
+_SCAN_BYTES = 64 * 1024 * 1024
 
 
 class TableSource(ABC):
@@ -42,6 +43,10 @@ class TableSource(ABC):
     @abstractmethod
     def description(self) -> str:
         """What this is, for messages ("asset flights, version 3")."""
+
+    @abstractmethod
+    def row_bytes(self, columns: Sequence[str]) -> int:
+        """Return about how many bytes a row of these columns takes in memory: the mean of the widest part of the table."""
 
     @abstractmethod
     def scan(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -85,6 +90,10 @@ class MemorySource(TableSource):
     def description(self) -> str:
         """What this is."""
         return self._description
+
+    def row_bytes(self, columns: Sequence[str]) -> int:
+        """Return the mean over the table."""
+        return self._table.select(list(columns)).nbytes // max(1, self.num_rows)
 
     def scan(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yield slices of the table."""
@@ -168,6 +177,11 @@ class DeltaSource(TableSource):
     def _chosen(self, columns: Sequence[str]) -> pa.Schema:
         return pa.schema([self._schema.field(name) for name in columns], metadata=self._schema.metadata)
 
+    def row_bytes(self, columns: Sequence[str]) -> int:
+        """Return the mean of the widest row group, by what its file says."""
+        with delta.reading(self._description):
+            return max((row_bytes(fragment, columns) for fragment in self._fragments), default=0)
+
     def scan(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yield the rows file after file."""
         chosen = self._chosen(columns)
@@ -176,10 +190,7 @@ class DeltaSource(TableSource):
                 yield from self._read(fragment, columns).take(rows).to_batches(max_chunksize=_SCAN_ROWS)
                 continue
             with delta.reading(self._description):
-                scanner = fragment.scanner(
-                    schema=self._dataset.schema, columns=list(columns), batch_size=_SCAN_ROWS, batch_readahead=2
-                )
-                for batch in scanner.to_batches():
+                for batch in scan_fragment(fragment, self._dataset.schema, columns):
                     if batch.num_rows:
                         yield from_storage(batch, chosen)
 
@@ -249,6 +260,26 @@ class DeltaSource(TableSource):
             if span == table.num_rows:
                 return table
         return table.take(pc.subtract(rows, begin))
+
+
+def scan_fragment(fragment: Any, schema: pa.Schema, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a data file, in batches bounded by rows and by bytes."""
+    rows = max(1, min(_SCAN_ROWS, _SCAN_BYTES // max(1, row_bytes(fragment, columns))))
+    yield from fragment.scanner(schema=schema, columns=list(columns), batch_size=rows, batch_readahead=2).to_batches()
+
+
+def row_bytes(fragment: Any, columns: Sequence[str]) -> int:
+    """Return the bytes of a row of the widest row group, in the mean; 0 where all rows together are few bytes."""
+    metadata = fragment.metadata
+    widest = 0
+    for index in range(metadata.num_row_groups):
+        group = metadata.row_group(index)
+        if not group.num_rows or group.total_byte_size // group.num_rows * _SCAN_ROWS < _SCAN_BYTES:
+            continue
+        chunks = (group.column(position) for position in range(group.num_columns))
+        size = sum(c.total_uncompressed_size for c in chunks if c.path_in_schema.partition(".")[0] in columns)
+        widest = max(widest, size // group.num_rows)
+    return widest
 
 
 def _is_sorted(positions: pa.Array) -> bool:

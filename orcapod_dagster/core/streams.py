@@ -23,6 +23,7 @@ from orcapod_dagster.core.sources import TableSource
 from orcapod_dagster.core.storage_types import storage_schema, to_storage
 
 CHUNK_ROWS: Final = 65_536
+CHUNK_BYTES: Final = 128 * 1024 * 1024
 _EXAMPLES: Final = 5
 
 
@@ -117,17 +118,24 @@ class PacketStream:
         fields |= {name: pa.field(name, value.type) for name, value in self.params.items()}
         return pa.schema(list(fields.values()))
 
-    def scan(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Yield the stream's rows in order, in batches of at most `CHUNK_ROWS`; repeatable.
+    def chunk_rows(self, columns: Sequence[str]) -> int:
+        """Return how many rows of these columns are about `CHUNK_BYTES`; at most `CHUNK_ROWS`."""
+        width = sum(part.input.source.row_bytes(list(names.values())) for part, names in self._by_part(columns))
+        return max(1, min(CHUNK_ROWS, CHUNK_BYTES // max(1, width)))
+
+    def scan(self, columns: Sequence[str], chunk_rows: int | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield the stream's rows in order, batch after batch; repeatable.
 
         Args:
             columns: names in the stream.
+            chunk_rows: the rows of each batch but the last; default as many as are about `CHUNK_BYTES`.
         """
         schema = self.schema()
         wanted = pa.schema([schema.field(name) for name in columns])
         readers = [_PartReader(part, names) for part, names in self._by_part(columns)]
-        for start in range(0, self.num_rows, CHUNK_ROWS):
-            count = min(CHUNK_ROWS, self.num_rows - start)
+        rows = chunk_rows or self.chunk_rows(columns)
+        for start in range(0, self.num_rows, rows):
+            count = min(rows, self.num_rows - start)
             found: dict[str, Any] = {n: pa.repeat(v[0], count) for n, v in self.params.items() if n in columns}
             for reader in readers:
                 found |= reader.read(start, count)
