@@ -140,12 +140,12 @@ def _row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterato
     rows = size = 0
     for batch in batches:
         for piece in _pieces(batch):
+            if waiting and (rows >= ROW_GROUP_ROWS or size + piece.nbytes > ROW_GROUP_BYTES):
+                yield pa.Table.from_batches(waiting, schema=schema)
+                waiting, rows, size = [], 0, 0
             waiting.append(piece)
             rows += piece.num_rows
             size += piece.nbytes
-            if rows >= ROW_GROUP_ROWS or size >= ROW_GROUP_BYTES:
-                yield pa.Table.from_batches(waiting, schema=schema)
-                waiting, rows, size = [], 0, 0
     if waiting:
         yield pa.Table.from_batches(waiting, schema=schema)
 

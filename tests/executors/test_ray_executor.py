@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from orcapod_dagster import Blob
+from orcapod_dagster.core.blobs.keeper import Keeper, keeping
+from orcapod_dagster.core.blobs.store import BlobStore
 from orcapod_dagster.core.errors import ExecutorError, MissingExtraError
 from orcapod_dagster.core.executors.base import RowBatch
 from orcapod_dagster.core.executors.ray import RayExecutor
@@ -53,6 +56,18 @@ _PROJECT = {
             pass
     """,
     "scales.py": "SCALE = 10\ndef scaled(size):\n    return size * SCALE\n",
+    "values.py": """
+        from orcapod_dagster import Blob, output_directory
+        def doubled(blob: Blob) -> Blob:
+            path = output_directory() / "doubled.txt"
+            path.write_bytes(2 * blob.read())
+            return path
+        async def wrapped(blob: Blob) -> Blob:
+            import orcapod_dagster
+            return orcapod_dagster.Blob(blob.read(), "text/css")
+        def same(blob: Blob) -> Blob:
+            return blob
+    """,
     "work.py": """
         from orcapod_dagster import SkipPacket
         from ownproject import scales
@@ -221,6 +236,26 @@ def test_a_function_that_cannot_be_unpickled_is_an_executor_error() -> None:
 
     with pytest.raises(ExecutorError, match="no number"):
         list(RayExecutor().run_rows(Unloadable(), make_batches([0])))
+
+
+def test_large_values_travel_to_blind_workers(blind: RayExecutor, project: ModuleType, tmp_path: Path) -> None:
+    """Workers without this package open values of a local lake by path, and move what they write into it; async, too."""
+    values = importlib.import_module("ownproject.values")
+    store = BlobStore(str(tmp_path / "lake"))
+    text = b"0123456789" * 10_000
+    rows = make_batches([store.keeper.keep(text, "x"), store.keeper.keep(b"abc", "x")])
+    outputs, _ = gather(blind.run_rows(keeping(values.doubled, store.keeper, {None: "y"}, is_async=False), rows), 2)
+    assert [type(one) for one in outputs] == [Blob, Blob]
+    assert [one.read() for one in outputs] == [2 * text, b"abcabc"]
+    assert outputs[0].media_type == "text/plain"
+    assert (outputs[0].data, outputs[1].data) == (None, b"abcabc")
+    assert len(store.listing()) == 2
+    assert not len(store.leftovers())
+    outputs, _ = gather(blind.run_rows(keeping(values.wrapped, store.keeper, {None: "y"}, is_async=True), rows), 2)
+    assert [one.media_type for one in outputs] == ["text/css"] * 2
+    assert len(store.listing()) == 2
+    outputs, _ = gather(blind.run_rows(keeping(values.same, Keeper(), {None: "y"}, is_async=False), rows), 2)
+    assert [one.place is None for one in outputs] == [True, True]
 
 
 def test_data_holds_no_secret() -> None:

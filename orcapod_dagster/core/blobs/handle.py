@@ -20,6 +20,7 @@ from typing import IO, Any, Final
 
 _NPY: Final = "application/x-npy"
 _ANY: Final = "application/octet-stream"
+_BLOCK: Final = 1 << 20
 
 
 def digest_of(data: Any) -> bytes:
@@ -96,13 +97,23 @@ class Blob:
     def digest(self) -> bytes:
         """The hash, 32 bytes."""
         if self._hash is None:
-            if self._data is not None:
-                self._hash = digest_of(self._data)
-            else:
-                content: Any = self.open()
-                with content as file:
-                    self._hash = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=32)).digest()
+            self._hash = self.content_digest()
         return self._hash
+
+    def content_digest(self) -> bytes:
+        """Return the hash of the bytes as they are now, read as a stream.
+
+        Raises:
+            OSError: as `open`.
+        """
+        if self._data is not None:
+            return digest_of(self._data)
+        content: Any = self.open()
+        hashed = hashlib.blake2b(digest_size=32)
+        with content as file:
+            while block := file.read(_BLOCK):
+                hashed.update(block)
+        return hashed.digest()
 
     @property
     def size(self) -> int:
