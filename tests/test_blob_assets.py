@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -133,6 +134,20 @@ def test_a_result_without_its_value_is_no_hit(project: Project, damage: str) -> 
     for row in project.rows("recordings"):
         data = Blob.of(row["recording"], str(project.lake)).read()
         assert len(data) == 5 * MB
+
+
+def test_the_page_on_large_values_is_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocks of docs/blobs.md run as they stand there, in a project of their own."""
+    text = (Path(__file__).parents[1] / "docs" / "blobs.md").read_text()
+    project, reading = (block.partition("```")[0] for block in text.split("```python\n")[1:])
+    (tmp_path / "page_on_blobs.py").write_text(project)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    page: Any = importlib.import_module("page_on_blobs")
+    assert page.defs.resolve_implicit_global_asset_job_def().execute_in_process().success
+    rows = DeltaTable("lake/first_byte").to_pyarrow_table().to_pylist()
+    assert {row["trial"]: row["first"] for row in rows} == {"a": 1, "b": 2}
+    exec(reading, {})
 
 
 def test_failures_leave_no_files(project: Project) -> None:

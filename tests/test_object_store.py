@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing as mp
 import os
+import pickle
 import socket
 import sqlite3
 import subprocess
@@ -19,9 +20,10 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
-from orcapod_dagster import packet_asset, packet_resources
+from orcapod_dagster import Blob, output_directory, packet_asset, packet_resources
 from orcapod_dagster.cli import main
-from orcapod_dagster.core import delta
+from orcapod_dagster.core import BlobStore, delta
+from orcapod_dagster.core.blobs.check import BlobCheck
 from orcapod_dagster.core.predicates import Equals
 from orcapod_dagster.core.sources import DeltaSource
 
@@ -114,6 +116,48 @@ def test_a_packet_asset_end_to_end(root: str, options: dict[str, str]) -> None:
         ("b", 100.0),
         ("c", 10.0),
     ]
+
+
+def test_large_values(root: str, options: dict[str, str], tmp_path: Path) -> None:
+    """Stored by one put and once, opened lazily downstream, computed again when gone; a handle that travels takes its bytes."""
+
+    def record(fahrenheit: float) -> tuple[Blob, Blob]:
+        path = output_directory() / "a.txt"
+        path.write_bytes(b"%08d" % fahrenheit * 10_000)
+        return Blob(path), Blob(b"%08d" % fahrenheit * 20_000)
+
+    def head(file: Blob, data: Blob) -> bytes:
+        with file.open() as opened:
+            return opened.read(8) + data.path().read_bytes()[:8]
+
+    current = [ROWS]
+    recorded = packet_asset(
+        record, inputs=readings_asset(current), tag_columns="reading_id", output_keys=["file", "data"]
+    )
+    assets = [readings_asset(current), recorded, packet_asset(head, inputs=recorded, output_keys="head")]
+    resources = packet_resources(root, storage_options=options, as_default=True)
+
+    def run() -> list[int]:
+        result = dg.materialize(assets, resources=resources)
+        events = [result.asset_materializations_for_node(name)[0] for name in ("record", "head")]
+        return [event.metadata["orcapod/packets_computed"].value for event in events]  # type: ignore[misc]
+
+    assert run() == [2, 2]
+    assert [row["head"] for row in rows(f"{root}/head", options)] == [b"00000032" * 2, b"00000212" * 2]
+    store = BlobStore(root, options)
+    listing = store.listing()
+    assert sorted(listing["size"].to_pylist()) == [80_000, 80_000, 160_000, 160_000]
+    assert listing["modified"].null_count == 0
+    assert run() == [0, 0]
+    store.remove(listing["path"].to_pylist()[:1])
+    assert run() == [1, 0]
+    assert store.listing()["modified"].to_pylist()[1:] == listing["modified"].to_pylist()[1:]
+    row = rows(f"{root}/record", options)[0]
+    sent = pickle.dumps((Blob.of(row["file"], root, options), store.keeper))
+    assert SECRET.encode() not in sent
+    assert pickle.loads(sent)[0].read() == b"00000032" * 10_000
+    source = DeltaSource(delta.open_table(f"{root}/record", options))  # type: ignore[arg-type]
+    assert list(BlobCheck(store).problems(source, read_all=True)) == []
 
 
 # ---------------------------------------------------------------------------- several processes

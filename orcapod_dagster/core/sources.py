@@ -202,6 +202,10 @@ class DeltaSource(TableSource):
         for fragment in self._fragments:
             with delta.reading(self._description):
                 file = pq.ParquetFile(fragment.open())
+                if column not in file.schema_arrow.names:  # written before the table had the column
+                    nulls = pa.nulls(file.metadata.num_rows)
+                    yield pa.RecordBatch.from_arrays([nulls] * len(fields), list(fields))
+                    continue
                 for batch in file.iter_batches(_SCAN_ROWS, columns=[f"{column}.{name}" for name in fields]):
                     struct = batch.column(0)
                     parts = dict(zip([f.name for f in struct.type.fields], struct.flatten(), strict=True))

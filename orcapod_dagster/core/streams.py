@@ -121,6 +121,7 @@ class PacketStream:
     def chunk_rows(self, columns: Sequence[str]) -> int:
         """Return how many rows of these columns are about `CHUNK_BYTES`; at most `CHUNK_ROWS`."""
         width = sum(part.input.source.row_bytes(list(names.values())) for part, names in self._by_part(columns))
+        width += sum(value.nbytes for name, value in self.params.items() if name in columns)
         return max(1, min(CHUNK_ROWS, CHUNK_BYTES // max(1, width)))
 
     def scan(self, columns: Sequence[str], chunk_rows: int | None = None) -> Iterator[pa.RecordBatch]:

@@ -243,7 +243,7 @@ def test_large_values_travel_to_blind_workers(blind: RayExecutor, project: Modul
     values = importlib.import_module("ownproject.values")
     store = BlobStore(str(tmp_path / "lake"))
     text = b"0123456789" * 10_000
-    rows = make_batches([store.keeper.keep(text, "x"), store.keeper.keep(b"abc", "x")])
+    rows = list(make_batches([store.keeper.keep(text, "x"), store.keeper.keep(b"abc", "x")]))
     outputs, _ = gather(blind.run_rows(keeping(values.doubled, store.keeper, {None: "y"}, is_async=False), rows), 2)
     assert [type(one) for one in outputs] == [Blob, Blob]
     assert [one.read() for one in outputs] == [2 * text, b"abcabc"]

@@ -71,10 +71,10 @@ class BlobCheck:
         named = blob_references(source).combine_chunks()
         if not named.num_rows:
             return
-        self._listing = self._blobs.listing() if self._listing is None else self._listing
+        listing = self._listing = self._blobs.listing() if self._listing is None else self._listing
         (batch,) = named.to_batches()
-        absent = self._blobs.absent(batch, self._listing)
-        sizes = dict(zip(self._listing["path"].to_pylist(), self._listing["size"].to_pylist(), strict=True))
+        absent = self._blobs.absent(batch, listing)
+        sizes = dict(zip(listing["path"].to_pylist(), listing["size"].to_pylist(), strict=True))
         for row in named.filter(absent).to_pylist():
             path, size = row["path"], row["size"]
             if path in sizes:

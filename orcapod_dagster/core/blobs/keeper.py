@@ -189,6 +189,7 @@ class LocalKeeper(Keeper):
             os.makedirs(folder, exist_ok=True)
             for parent in (os.path.dirname(folder), os.path.dirname(os.path.dirname(folder)), self.root):
                 _sync_folder(parent)
+        os.utime(name)  # it counts as young from now on, however long ago the function wrote it
         os.replace(name, file)
         _sync_folder(folder)
 
@@ -292,8 +293,10 @@ class Workspace:
 def _current() -> contextvars.ContextVar[Workspace | None]:
     # In a module of its own that each process makes for itself, for a context variable cannot be sent to a worker.
     name = "_orcapod_output_directory"
-    module = sys.modules.setdefault(name, types.ModuleType(name))
-    return vars(module).setdefault("current", contextvars.ContextVar("orcapod_output_directory", default=None))
+    module = vars(sys.modules.setdefault(name, types.ModuleType(name)))
+    if "current" not in module:
+        module.setdefault("current", contextvars.ContextVar("orcapod_output_directory", default=None))
+    return module["current"]
 
 
 def output_directory() -> pathlib.Path:
