@@ -21,7 +21,7 @@ from orcapod_dagster.core.blobs.presence import lost_rows, without_lost
 from orcapod_dagster.core.blobs.store import BlobStore
 from orcapod_dagster.core.casting import one_array
 from orcapod_dagster.core.datagrams import Datagram
-from orcapod_dagster.core.errors import ConversionError, OrcapodError, OutputCountError
+from orcapod_dagster.core.errors import ConversionError, OrcapodError, OutputCountError, StorageError
 from orcapod_dagster.core.execution_data import EXECUTION_DATA_SCHEMA, check_executor, flatten_execution_data
 from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorProtocol, RowBatch
 from orcapod_dagster.core.files import FileMemory, FileReader, Looks, PathsInFlight
@@ -442,11 +442,17 @@ class FunctionPod:
 
         Returns:
             The stream narrowed to rows with a result, the results, and per row the position of its result in them.
+
+        Raises:
+            StorageError: a large value that this run stored is gone.
         """
         snapshot, found = plan.snapshot, plan.found
         if len(plan.to_compute) or snapshot is None:
             snapshot = self.cache.snapshot(match_constraints(self.match, plan.variation))
-            found = found if snapshot is None else self._with_values(snapshot, snapshot.find(plan.hashes))
+            if snapshot is not None:
+                stored = snapshot.find(plan.hashes)
+                found = self._with_values(snapshot, stored)
+                self._refuse_vanished(plan, plan.hashes.filter(pc.and_(found.is_null(), stored.is_valid())))
         self._count_rows(plan, report, found)
         if snapshot is None:
             return plan.stream.narrow(pa.array([], pa.int64())), None, pa.array([], pa.int64())
@@ -454,6 +460,19 @@ class FunctionPod:
             rows = _positions(found.is_valid())
             return plan.stream.narrow(rows), snapshot, found.filter(found.is_valid())
         return plan.stream, snapshot, found
+
+    def _refuse_vanished(self, plan: Plan, lost: pa.Array) -> None:
+        """Refuse to go on where results that were just stored have lost a large value: their rows would be left out."""
+        if not len(lost):
+            return
+        failed, skipped = self._earlier_outcomes(match_constraints(self.match, plan.variation))
+        computed = pc.is_in(lost, value_set=plan.hashes.take(plan.to_compute))
+        count = pc.sum(pc.and_not(computed, pc.is_in(lost, value_set=pa.concat_arrays([failed, skipped])))).as_py()
+        if count:
+            raise StorageError(
+                f"{self._owner}: large values of {count} results that this run stored are not in the lake any more. Something removes "
+                "them. The asset table is as it was; stop that, and run again."
+            )
 
     def _count_rows(self, plan: Plan, report: PodReport, found: pa.Array) -> None:
         """Count rows without a result as failed or skipped; rows of equal packets share one outcome."""

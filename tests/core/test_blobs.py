@@ -35,7 +35,7 @@ from orcapod_dagster.core.blobs import codec, keeper
 from orcapod_dagster.core.blobs.check import BlobCheck, blob_references, unreferenced
 from orcapod_dagster.core.blobs.keeper import LocalKeeper, Workspace
 from orcapod_dagster.core.converter import to_array
-from orcapod_dagster.core.errors import DefinitionError
+from orcapod_dagster.core.errors import DefinitionError, StorageError
 from orcapod_dagster.core.executors.base import BatchResult, RowBatch
 from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor
 from orcapod_dagster.core.files import FileReader
@@ -446,6 +446,21 @@ def test_a_kill_leaves_no_damage(tmp_path: Path) -> None:
         assert not orphans or bench.files() == orphans
         bench.blobs.remove(left["path"].to_pylist())
         assert not list((bench.root / ".orcapod/blobs/work").iterdir())
+
+
+def test_a_value_that_vanishes_while_its_run_goes_on_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When something removes what this run stored, the run fails, instead of leaving the row out of the table."""
+    bench = Bench(tmp_path, lambda x: BIG)
+    compute = FunctionPod.compute
+
+    def then_remove(one: FunctionPod, *args: Any) -> PodReport:
+        report = compute(one, *args)
+        bench.blobs.remove(bench.blobs.listing()["path"].to_pylist())
+        return report
+
+    monkeypatch.setattr(FunctionPod, "compute", then_remove)
+    with pytest.raises(StorageError, match="large values of 1 results that this run stored are not in the lake"):
+        bench.run([1])
 
 
 def test_a_lost_value_whose_packet_fails_is_no_row(tmp_path: Path) -> None:
