@@ -20,9 +20,9 @@ from deltalake.fs import DeltaStorageHandler
 from deltalake.transaction import AddAction
 from pyarrow import fs
 
+from orcapod_dagster.core.blobs.layout import is_blob
 from orcapod_dagster.core.errors import StorageError
 from orcapod_dagster.core.paths import local_path
-from orcapod_dagster.core.blobs.layout import is_blob
 from orcapod_dagster.core.storage import options_for
 
 ROW_GROUP_ROWS: Final = 65_536
