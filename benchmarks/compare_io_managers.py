@@ -47,7 +47,7 @@ expect; "within" means 30 minutes, or for dates 3 days, after it.
 | range | three partitions in one run, of which one is there already, beside two others |
 | sparse | partitions that do not lie side by side, in the runs of ranges that Dagster makes of them; of two dimensions, cells that are no rectangle |
 | read one, read all | a downstream asset with the same partitions, or with none, after two writes |
-| empty range | a range that ends before it begins |
+| empty range | a range that ends before it begins; right is an error, or nothing done, with nothing changed |
 | no rows | a run that returns no rows for its partition, which is empty afterwards |
 | at once | two runs at the same time that write other partitions; if one fails, the others must be as before |
 """
@@ -134,13 +134,13 @@ def report(found: list[dict[str, Any]]) -> str:
         HEAD.format(date=dt.datetime.now(dt.UTC).date(), python=".".join(map(str, sys.version_info[:2]))),
         f"## All {len(found[0]['cells'])} cells\n",
         table(["library", *OUTCOMES, "with"], rows),
-        f"\nDagster itself takes no key with a newline and starts no run for the empty key; a range that ends before it begins can only be refused. These are all {counts[OURS]['refused']} refusals of {OURS}.\n"
+        f"\nDagster itself takes no key with a newline, and starts no run for the empty key; these are all {counts[OURS]['refused']} refusals of {OURS}.\n"
         if not counts[OURS]["WRONG"] + counts[OURS]["fails"]
         else "",
     ]
     for kind in dict.fromkeys(cell["kind"] for cell in found[0]["cells"]):
         spelled = kind == "key spelling"
-        parts += [f"\n## {kind.capitalize()}\n", by_place(found, kind, "spelling" if spelled else "column")]
+        parts += [f"\n## {kind[0].upper()}{kind[1:]}\n", by_place(found, kind, "spelling" if spelled else "column")]
         if spelled:
             parts.append("\nStatic partitions on a string column: single, repeated and read one.\n")
     parts.append("\n## What was seen\n")

@@ -314,7 +314,9 @@ def after_error(cell: Cell, before: Counter[Any], error: BaseException, module: 
     frames = traceback.extract_tb(error.__traceback__)
     where = frames[-1].filename if frames else ""
     own = any(f"/{package}/" in where for package in (module, "dagster", "dagster_shared"))
-    refused = pattern == "empty range" or (own and not isinstance(error, PROGRAMMING))
+    if pattern == "empty range":
+        return {"outcome": "right", "why": ""}
+    refused = own and not isinstance(error, PROGRAMMING)
     return {"outcome": "refused" if refused else "fails", "why": text}
 
 
