@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 FULL = os.environ.get("FAULTS") == "full"
 KEYS = 10_000 if FULL else 300
 BATCH = 50
-PARTITIONS = 50
+PARTITIONS = 50 if FULL else 15
 """Per partitioned table."""
 PIECES = [
     "a", "A", "b", "readings", "x" * 70, "é" * 40, "é", "e\u0301", "ß", "SS", "😀", "\u202e", "\ufeff", "1", "-", "_",  # names
