@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import dagster as dg
@@ -176,7 +177,7 @@ class AssetTable:
         io_manager = getattr(context.resources, IO_MANAGER_KEY)
         _refuse_wrong_partitions(io_manager, context, spec, partition_expr, stream)
         self._current: TableSource | None = io_manager.current_source(context, partition_expr)
-        self._commits: list[dict[str, Any]] = io_manager.commits_of(spec.key)
+        self._commits = partial(io_manager.commits_of, spec.key)
         self._part = (
             json.dumps(list(context.partition_keys))
             if context.has_partition_key or context.has_partition_key_range
@@ -188,7 +189,7 @@ class AssetTable:
         """Return the data version, if the table holds just these rows with the results that count now; else `None`."""
         if self._current is None or self._current.num_rows != stream.num_rows:
             return None
-        said = next((c for c in self._commits if c.get(PART) == self._part), None)
+        said = next((c for c in self._commits() if c.get(PART) == self._part), None)
         if said is None or any(said.get(key) != value for key, value in self._stamp(stream).items()):
             return None
         kept = list(kept_columns(self._spec, stream))

@@ -13,8 +13,9 @@ import pyarrow as pa
 from pydantic import Field
 
 from orcapod_dagster import metadata as shown
-from orcapod_dagster.assembly import DATA_VERSION, HIDDEN, Assembly, AssetTable
+from orcapod_dagster.assembly import HIDDEN, Assembly, AssetTable
 from orcapod_dagster.core import columns as names
+from orcapod_dagster.core.asset_write import DATA_VERSION
 from orcapod_dagster.core.converter import to_array
 from orcapod_dagster.core.errors import InputError, PacketFailuresError
 from orcapod_dagster.core.execution_data import flatten_execution_data

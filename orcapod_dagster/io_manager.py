@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import dagster as dg
@@ -13,14 +14,15 @@ from deltalake import DeltaTable
 from pydantic import Field
 
 from orcapod_dagster.core import delta
-from orcapod_dagster.core.asset_write import AssetWrite
-from orcapod_dagster.core.errors import InputError, MissingExtraError, PartitionError, TableNotFoundError
+from orcapod_dagster.core.asset_write import DATA_VERSION, PART, AssetWrite
+from orcapod_dagster.core.compaction import MANY_FILES, compact
+from orcapod_dagster.core.errors import InputError, OrcapodError, PartitionError, TableNotFoundError
 from orcapod_dagster.core.paths import join_uri, results_root
 from orcapod_dagster.core.predicates import NOTHING, Predicate
 from orcapod_dagster.core.sources import DeltaSource, MemorySource, TableSource
 from orcapod_dagster.core.storage import hide_options
-from orcapod_dagster.core.storage_types import from_storage
-from orcapod_dagster.partitions import EXPR, EXPR_PROPERTY, plain, predicate_of, refuse_outside
+from orcapod_dagster.kinds import as_type, as_write
+from orcapod_dagster.partitions import EXPR, EXPR_PROPERTY, plain, predicate_of, run_text
 
 _log = logging.getLogger(__name__)
 LOAD_KEY: Final = "orcapod/load"
@@ -72,25 +74,42 @@ class DeltaLakeIOManager(dg.ConfigurableIOManager):
             InputError: the value is no table. PartitionError: a row lies outside of the run's partitions, or the asset
                 does not say by which column it is partitioned. LakeError: as `core.delta.replace`.
         """
-        write = obj if isinstance(obj, AssetWrite) else _as_write(obj, _owner(context.asset_key))
+        write = obj if isinstance(obj, AssetWrite) else self._ordinary(context, obj)
         uri = self.table_uri(context.asset_key)
-        if not write.unchanged:
-            result = self._replace(context, write, uri)
-            shown: dict[str, Any] = {"orcapod/delta_version": result.version}
-        else:
-            table = delta.open_table(uri, self.storage_options)
-            shown = {"orcapod/delta_version": None if table is None else table.version()}
-        self._add_metadata(context, write.schema, uri, shown)
+        if write.unchanged:
+            self._add_metadata(context, write.schema, uri)
+            return
+        result = self._replace(context, write, uri)
+        whole = not context.has_asset_partitions and not _is_append(context)
+        self._add_metadata(context, write.schema, uri, result.version, result.rows if whole else None)
+
+    def _ordinary(self, context: dg.OutputContext, value: Any) -> AssetWrite:
+        """Return what an ordinary asset gave as a write; nothing new where it set the data version that stands."""
+        write = as_write(value, _owner(context.asset_key))
+        keys = list(context.asset_partition_keys) if context.has_asset_partitions else []
+        said, given = {PART: json.dumps(keys) if keys else ""}, _given_data_version(context)
+        if given is None or _is_append(context):
+            return replace(write, custom_metadata=said)
+        said[DATA_VERSION] = given
+        return replace(write, custom_metadata=said, unchanged=self._stands(context.asset_key, keys, given))
+
+    def _stands(self, key: dg.AssetKey, keys: Sequence[str], data_version: str) -> bool:
+        """Tell whether the rows of partitions, or the whole table, are known to be those of a data version still."""
+        for commit in self.commits_of(key):
+            part = commit.get(PART)
+            replaced = json.loads(part) if part else []
+            if replaced == keys:
+                return part is not None and commit.get(DATA_VERSION) == data_version
+            if not replaced or not keys or not set(keys).isdisjoint(replaced):
+                return False  # what it did to these rows is not known
+        return False
 
     def _replace(self, context: dg.OutputContext, write: AssetWrite, uri: str) -> delta.WriteResult:
         metadata = context.definition_metadata or {}
-        evolve: Any = plain(metadata.get(EVOLUTION_KEY, "refuse"))
+        evolve: Any = _choice(context, EVOLUTION_KEY, ("refuse", "add", "overwrite"))
         if _is_append(context):
             self._refuse_partitioned_table(uri, context.asset_key)
-            return delta.append(
-                uri, write.open_reader, storage_options=self.storage_options, properties=write.properties,
-                custom_metadata=write.custom_metadata, plain_columns=write.plain_columns, commit_id=_commit_id(context),
-            )  # fmt: skip
+            return self._append(context, write, uri)
         definition, keys = None, ()
         if context.has_asset_partitions:
             definition, keys = context.asset_partitions_def, context.asset_partition_keys
@@ -103,11 +122,22 @@ class DeltaLakeIOManager(dg.ConfigurableIOManager):
                 plain_columns=write.plain_columns, evolve=evolve,
             )  # fmt: skip
         return delta.replace(
-            uri, _inside(write.open_reader, where, _owner(context.asset_key), keys), where=where,
+            uri, write.open_reader, where=where, owner=_owner(context.asset_key), part=run_text(keys),
             storage_options=self.storage_options,
             properties={**write.properties, EXPR_PROPERTY: json.dumps(expr)}, custom_metadata=write.custom_metadata,
-                plain_columns=write.plain_columns, evolve=evolve,
+            plain_columns=write.plain_columns, evolve=evolve,
         )  # fmt: skip
+
+    def _append(self, context: dg.OutputContext, write: AssetWrite, uri: str) -> delta.WriteResult:
+        result = delta.append(
+            uri, write.open_reader, storage_options=self.storage_options, properties=write.properties,
+            custom_metadata=write.custom_metadata, plain_columns=write.plain_columns, commit_id=_commit_id(context),
+        )  # fmt: skip
+        try:
+            compact(uri, self.storage_options, at_least=MANY_FILES, plain_columns=write.plain_columns)
+        except OrcapodError:  # the rows are written; the next append tries again
+            _log.warning("The table %s could not be compacted.", uri, exc_info=True)
+        return result
 
     def part_to_write(
         self, key: dg.AssetKey, definition: Any, keys: Sequence[str], declared: Any, schema: pa.Schema
@@ -153,20 +183,31 @@ class DeltaLakeIOManager(dg.ConfigurableIOManager):
                 "asset its partitions_def, or remove the table."
             )
 
-    def _add_metadata(self, context: dg.OutputContext, schema: pa.Schema, uri: str, shown: Mapping[str, Any]) -> None:
+    def _add_metadata(
+        self,
+        context: dg.OutputContext,
+        schema: pa.Schema,
+        uri: str,
+        version: int | None = None,
+        count: int | None = None,
+    ) -> None:
+        """Show the table; where version or number of rows are not known from the write, the log tells them."""
         try:
-            table = delta.open_table(uri, self.storage_options)
+            if version is None or count is None:
+                table = delta.open_table(uri, self.storage_options)
+                version = version if version is not None or table is None else table.version()
+                count = None if table is None else table.count()
             columns = [
                 dg.TableColumn(f.name, str(f.type), constraints=dg.TableColumnConstraints(nullable=f.nullable))
                 for f in schema
             ]
             context.add_output_metadata(
                 {
-                    **({} if table is None else {"dagster/row_count": table.count()}),
+                    **({} if count is None else {"dagster/row_count": count}),
                     "dagster/column_schema": dg.TableSchema(columns=columns),
                     "dagster/table_name": ".".join(context.asset_key.path),
                     "dagster/uri": uri,
-                    **shown,
+                    "orcapod/delta_version": version,
                 }
             )
         except Exception:  # noqa: BLE001  # metadata never fails a run that has written its rows
@@ -184,9 +225,9 @@ class DeltaLakeIOManager(dg.ConfigurableIOManager):
         metadata = context.definition_metadata or {}
         as_source = plain(metadata.get(LOAD_KEY)) == "source"
         if not as_source and wanted is not DeltaTable and self._is_before_all(context):
-            return _as_type(MemorySource(pa.table({})), wanted, None)
+            return as_type(MemorySource(pa.table({})), wanted, None)
         source = self._source_of(context)
-        return source if as_source else _as_type(source, wanted, plain(metadata.get("columns")))
+        return source if as_source else as_type(source, wanted, plain(metadata.get("columns")))
 
     def _is_before_all(self, context: dg.InputContext) -> bool:
         """Tell whether a run needs no partition of a table that is not there yet: the first of an asset that reads itself."""
@@ -226,10 +267,15 @@ class DeltaLakeIOManager(dg.ConfigurableIOManager):
         asked: Any = version if version is not None else moment
         return delta.open_at(self.table_uri(key), asked, self.storage_options)
 
-    def commits_of(self, asset_key: dg.AssetKey) -> list[dict[str, Any]]:
-        """Return what the latest commits of an asset's table say of themselves, newest first."""
+    def commits_of(self, asset_key: dg.AssetKey) -> Iterator[dict[str, Any]]:
+        """Yield what the latest commits of an asset's table say of themselves, newest first.
+
+        Each lies in a file of its own, and mostly the newest is the one that is looked for; so it is read by itself.
+        """
         table = delta.open_table(self.table_uri(asset_key), self.storage_options)
-        return [] if table is None else table.history(_LOOK_BACK)
+        if table is not None:
+            yield from table.history(1)
+            yield from table.history(_LOOK_BACK)[1:]
 
     def current_source(self, context: dg.AssetExecutionContext, partition_expr: Any) -> TableSource | None:
         """Return what the asset's own table, or the partitions of this run, hold now; `None` without a table."""
@@ -248,15 +294,31 @@ class DeltaLakeIOManager(dg.ConfigurableIOManager):
 def _is_append(context: dg.OutputContext) -> bool:
     """Tell whether the asset adds rows to its table instead of replacing them."""
     owner = _owner(context.asset_key)
-    mode = plain((context.definition_metadata or {}).get(WRITE_MODE_KEY, "replace"))
-    if mode not in ("replace", "append"):
-        raise InputError(f"{owner}: {WRITE_MODE_KEY!r} is {mode!r}. Give 'replace' or 'append'.")
+    mode = _choice(context, WRITE_MODE_KEY, ("replace", "append"))
     if mode == "append" and context.has_asset_partitions:
         raise PartitionError(
             f"{owner} has partitions, each of which is replaced when it is materialized; {WRITE_MODE_KEY!r} 'append' would keep old "
             "rows beside new ones. Leave it out, or give the asset no partitions."
         )
     return mode == "append"
+
+
+def _choice(context: dg.OutputContext, key: str, choices: Sequence[str]) -> str:
+    """Return a setting from the asset's definition metadata; the first choice where it is not set."""
+    value = plain((context.definition_metadata or {}).get(key, choices[0]))
+    if value not in choices:
+        raise InputError(f"{_owner(context.asset_key)}: {key!r} is {value!r}. Give {' or '.join(map(repr, choices))}.")
+    return value
+
+
+def _given_data_version(context: dg.OutputContext) -> str | None:
+    """Return the data version that the asset's body has set; one that an `Output` carries is not shown to IO managers."""
+    try:
+        step = context.step_context
+    except dg.DagsterInvariantViolationError:  # a context that was built by hand
+        return None
+    key = context.asset_key
+    return step.get_data_version(key).value if step.has_data_version(key) else None
 
 
 def _commit_id(context: dg.OutputContext) -> str:
@@ -271,129 +333,3 @@ def _owner(key: dg.AssetKey) -> str:
 def _expr_of(table: DeltaTable) -> Any:
     stored = table.metadata().configuration.get(EXPR_PROPERTY)
     return None if stored is None else json.loads(stored)
-
-
-def _inside(
-    open_reader: Callable[[], pa.RecordBatchReader], where: Predicate, owner: str, keys: Sequence[str]
-) -> Callable[[], pa.RecordBatchReader]:
-    """Refuse rows outside of the partitions before anything is committed."""
-
-    def checked(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
-        for batch in reader:
-            refuse_outside(batch, where, owner, keys)
-            yield batch
-
-    def open_checked() -> pa.RecordBatchReader:
-        reader = open_reader()
-        return pa.RecordBatchReader.from_batches(reader.schema, checked(reader))
-
-    return open_checked
-
-
-# ---------------------------------------------------------------------------- kinds of tables
-
-
-def _as_write(value: Any, owner: str) -> AssetWrite:
-    """Return any kind of table as something that can be opened again for each try."""
-    if value is None:
-        raise InputError(
-            f"{owner} returned None, which is no table. Return a table, or give the asset another io_manager_key, or let it "
-            "declare no output."
-        )
-    if isinstance(value, pa.RecordBatchReader):
-        return _of_reader(value)
-    if _is_dataset(type(value)):
-        scanner = value.scanner
-        return AssetWrite(value.schema, lambda: scanner().to_reader())
-    table = _to_table(value, owner)
-    return AssetWrite(table.schema, table.to_reader)
-
-
-def _is_dataset(kind: type) -> bool:
-    """Tell whether a class is a pyarrow dataset, without importing that module."""
-    return any(one.__module__ == "pyarrow._dataset" and one.__name__ == "Dataset" for one in kind.__mro__)
-
-
-def _of_reader(reader: pa.RecordBatchReader) -> AssetWrite:
-    opened: list[bool] = []
-
-    def open_once() -> pa.RecordBatchReader:
-        if opened:
-            raise InputError(
-                "A RecordBatchReader can be read only once, and the commit had to be tried again. Nothing was written; run again."
-            )
-        return pa.RecordBatchReader.from_batches(reader.schema, _mark(reader, opened))
-
-    return AssetWrite(reader.schema, open_once)
-
-
-def _mark(reader: pa.RecordBatchReader, opened: list[bool]) -> Iterator[pa.RecordBatch]:
-    opened.append(True)
-    yield from reader
-
-
-def _to_table(value: Any, owner: str) -> pa.Table:
-    frame: Any = value
-    if isinstance(value, pa.Table):
-        return value
-    if isinstance(value, list):
-        if not value:
-            raise InputError(
-                f"{owner} returned an empty list, which has no columns. Return a pyarrow table with a schema."
-            )
-        if all(isinstance(row, Mapping) for row in value):  # pyright: ignore[reportUnknownVariableType]
-            return _of_dicts(value)  # pyright: ignore[reportUnknownArgumentType]
-    kind: Any = type(value)
-    if kind.__module__.startswith("polars") and kind.__name__ == "LazyFrame":
-        frame = frame.collect()
-    if kind.__module__.startswith("pandas") and kind.__name__ == "DataFrame":
-        return pa.Table.from_pandas(frame, preserve_index=None).replace_schema_metadata(None)
-    if hasattr(frame, "__arrow_c_stream__"):
-        return pa.table(frame)
-    raise InputError(
-        f"{owner} returned a {kind.__qualname__}, which is no table. Return a pyarrow, polars or pandas table or a list of "
-        "dicts, or give the asset another io_manager_key."
-    )
-
-
-def _of_dicts(rows: list[Mapping[str, Any]]) -> pa.Table:
-    """Return dicts as a table with every key of any of them, in the order of first sight."""
-    keys = dict.fromkeys(key for row in rows for key in row)
-    return pa.table({key: pa.array([row.get(key) for row in rows]) for key in keys})
-
-
-def _as_type(source: DeltaSource | MemorySource, wanted: Any, columns: Sequence[str] | None) -> Any:
-    written = source.written_schema
-    names = list(columns) if columns is not None else written.names
-    schema = pa.schema([written.field(name) for name in names], metadata=written.metadata)
-    batches = (from_storage(batch, schema) for batch in source.scan(names))
-    if wanted is TableSource or wanted is DeltaSource:
-        return source
-    if wanted is DeltaTable and isinstance(source, DeltaSource):
-        return source.table
-    if wanted is pa.RecordBatchReader:
-        return pa.RecordBatchReader.from_batches(schema, batches)
-    table = pa.Table.from_batches(batches, schema=schema)
-    if isinstance(wanted, type) and _is_dataset(wanted):
-        import pyarrow.dataset as ds  # imports pandas, where that is installed
-
-        return ds.dataset(table)
-    module, name = getattr(wanted, "__module__", ""), getattr(wanted, "__name__", "")
-    if module.startswith("polars"):
-        frame = _extra("polars").from_arrow(table)
-        return frame.lazy() if name == "LazyFrame" else frame
-    if module.startswith("pandas"):
-        _extra("pandas")
-        return table.to_pandas()
-    if wanted is list or getattr(wanted, "__origin__", None) is list:
-        return table.to_pylist()
-    return table
-
-
-def _extra(name: str) -> Any:
-    try:
-        return __import__(name)
-    except ImportError as error:
-        raise MissingExtraError(
-            f"{name} is not installed. Install it: pip install 'orcapod-dagster[{name}]'."
-        ) from error

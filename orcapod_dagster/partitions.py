@@ -8,7 +8,7 @@ from typing import Any, Final
 import dagster as dg
 import pyarrow as pa
 
-from orcapod_dagster.core.arrow import pc
+from orcapod_dagster.core import predicates
 from orcapod_dagster.core.errors import PartitionError
 from orcapod_dagster.core.predicates import AllOf, AnyOf, Equals, Predicate, Window
 
@@ -58,15 +58,12 @@ def refuse_outside(rows: pa.Table | pa.RecordBatch, where: Predicate, owner: str
     Raises:
         PartitionError: says how many there are, never which.
     """
-    inside = where.mask(rows)
-    if pc.all(inside, min_count=0).as_py():
-        return
-    outside = rows.num_rows - (pc.sum(inside).as_py() or 0)
-    shown = ", ".join(list(keys)[:3]) + (", …" if len(keys) > 3 else "")  # a few examples
-    raise PartitionError(
-        f"{owner}: {outside} rows lie outside of the partitions of this run ({shown}) by column "
-        f"{', '.join(where.columns())}. Nothing was written. Give only rows of the partition."
-    )
+    predicates.refuse_outside(rows, where, owner, run_text(keys))
+
+
+def run_text(keys: Sequence[str]) -> str:
+    """Return the partitions of a run for messages: a few, and whether there are more."""
+    return "the partitions of this run (" + ", ".join(list(keys)[:3]) + (", …)" if len(keys) > 3 else ")")
 
 
 def _cell(definition: dg.MultiPartitionsDefinition, key: str, expr: Any, schema: pa.Schema, owner: str) -> Predicate:

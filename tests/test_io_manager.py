@@ -17,6 +17,8 @@ import pytest
 from deltalake import DeltaTable
 
 from orcapod_dagster import DeltaLakeIOManager
+from orcapod_dagster.core import delta
+from orcapod_dagster.core.compaction import MANY_FILES
 from orcapod_dagster.core.errors import (
     InputError,
     LakeFormatError,
@@ -500,6 +502,16 @@ def test_an_appending_asset_adds_rows(lake: Lake) -> None:
     assert len(lake.rows("source")) == 6
 
 
+def test_many_appends_are_compacted(lake: Lake) -> None:
+    """The append that makes too many small files brings them together, and every row stays."""
+    for n in range(MANY_FILES - 1):
+        delta.append(str(lake.root / "source"), pa.table({"n": [n]}).to_reader)
+    lake.write(pa.table({"n": [MANY_FILES - 1]}), metadata={"orcapod/write_mode": "append"})
+    table = DeltaTable(str(lake.root / "source"))
+    assert len(table.file_uris()) == 1
+    assert sorted(table.to_pyarrow_table()["n"].to_pylist()) == list(range(MANY_FILES))
+
+
 def test_a_retried_step_appends_once(lake: Lake) -> None:
     """A step that is tried again after its commit, by Dagster's retry policy, does not append its rows twice."""
 
@@ -527,6 +539,53 @@ def test_append_is_refused_for_partitions_and_unknown_modes(lake: Lake) -> None:
     with pytest.raises(InputError, match="'replace' or 'append'"):
         lake.write(ROWS, metadata={"orcapod/write_mode": "add"})
     assert not (lake.root / "source").exists()
+
+
+@pytest.mark.parametrize("partitioned", [False, True])
+def test_a_data_version_that_stands_makes_no_commit(lake: Lake, partitioned: bool) -> None:
+    """An ordinary asset that sets the data version of the rows which are there writes nothing; after any other write it does."""
+    keys = dg.StaticPartitionsDefinition(["a", "b"])
+    options: dict[str, Any] = {"partitions_def": keys, "metadata": {"partition_expr": "site"}} if partitioned else {}
+
+    def materialize(version: str | None, key: str = "a") -> int:
+        @dg.asset(name="source", **options)
+        def source(context) -> pa.Table:
+            if version is not None:
+                context.set_data_version(context.asset_key, dg.DataVersion(version))
+            return pa.table({"site": [key], "value": [version or "none"]})
+
+        lake.run(source, **({"partition_key": key} if partitioned else {}))
+        return lake.version()
+
+    first = materialize("1")
+    assert materialize("1") == first
+    assert materialize("2") == first + 1
+    assert materialize("2") == first + 1
+    if partitioned:
+        assert materialize("2", "b") == first + 2
+        assert materialize("2") == first + 2
+        assert materialize("2", "b") == first + 2
+    standing = lake.version()
+    DeltaTable(str(lake.root / "source")).delete("value = '2'")
+    assert materialize("2") == standing + 2
+    assert materialize(None) == standing + 3
+    assert materialize("2") == standing + 4
+
+
+@pytest.mark.parametrize("key", ["orcapod/schema_evolution", "orcapod/write_mode"])
+def test_settings_that_mean_nothing_are_refused(lake: Lake, key: str) -> None:
+    """A setting with a value that there is not is named, with those that there are, and nothing is written."""
+    with pytest.raises(InputError, match=rf"asset source: '{key}' is 'ad'. Give '"):
+        lake.write(ROWS, metadata={key: "ad"})
+    assert not (lake.root / "source").exists()
+
+
+def test_a_column_that_is_not_there_is_named(lake: Lake) -> None:
+    """Asking for a column that the table lacks says which, and which there are."""
+    with pytest.raises(InputError, match=r"no columns \['city'\].*\['id', 'site'\]"):
+        lake.run(
+            make_asset(lambda _: ROWS), make_reader(pa.Table, [], name="down", input_metadata={"columns": ["city"]})
+        )
 
 
 def test_time_travel(lake: Lake) -> None:

@@ -23,7 +23,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.transaction import AddAction, RemoveAction
 
 from orcapod_dagster.core.arrow import pc
-from orcapod_dagster.core.delta_files import refuse_lost_files, remove_files, write_files
+from orcapod_dagster.core.delta_files import bounded, refuse_lost_files, remove_files, write_files
 from orcapod_dagster.core.delta_log import ACTIONS, WRITTEN, refuse_cut_commit, sync_commit, sync_files
 from orcapod_dagster.core.errors import (
     CommitError,
@@ -34,7 +34,8 @@ from orcapod_dagster.core.errors import (
     StorageError,
 )
 from orcapod_dagster.core.paths import local_path
-from orcapod_dagster.core.predicates import Predicate
+from orcapod_dagster.core.predicates import Predicate, refuse_outside
+from orcapod_dagster.core.regions import held_by, meets, name_suffix, suffix_of
 from orcapod_dagster.core.storage import options_for, told
 from orcapod_dagster.core.storage_types import (
     arrow_schema,
@@ -136,6 +137,15 @@ def dataset(table: DeltaTable) -> Any:
         return found
 
 
+def fragments_with(data: Any, where: Predicate | None) -> list[Any]:
+    """Return the files of a dataset that may hold rows which fulfil a predicate, by their names alone, in their order."""
+    fragments = list(data.get_fragments())
+    if where is None:
+        return fragments
+    columns, regions = where.columns(), where.regions(data.schema)
+    return [one for one in fragments if meets(regions, held_by(one.path, columns))]
+
+
 def table_schema(table: DeltaTable) -> pa.Schema:
     """Return the Arrow schema to read with: the one that was written, else the table's own with plain types."""
     return arrow_schema(pa.schema(table.schema().to_arrow()))
@@ -234,6 +244,8 @@ def replace(
     open_reader: OpenReader,
     *,
     where: Predicate | None,
+    owner: str | None = None,
+    part: str = "the rows to replace",
     storage_options: Mapping[str, str] | None = None,
     properties: Mapping[str, str] | None = None,
     custom_metadata: Mapping[str, str] | None = None,
@@ -246,10 +258,12 @@ def replace(
         uri: the table; it is created, under a lock, where it is missing.
         open_reader: gives the new rows; opened twice, once for the schema. Every one must fulfil `where`.
         where: the rows to replace; None means the whole table.
+        owner, part: whose table it is (default its URI), and what `where` means, for messages.
         storage_options, properties, custom_metadata, plain_columns: as in `append`.
         evolve: what to do when the columns differ: refuse, add new ones, or (whole table only) take the new ones.
 
     Raises:
+        PartitionError: a new row does not fulfil `where`.
         SchemaMismatchError: the columns differ and `evolve` does not allow it; shows the difference.
         CommitError, StorageError: as in `append`; nothing was changed then.
     """
@@ -266,6 +280,8 @@ def replace(
     elif evolve != "overwrite" or where is not None:
         _refuse_difference(uri, difference)
     write = Write(uri, schema, storage_options, properties or {}, custom_metadata or {}, plain_columns)
+    if where is not None:
+        write.within(where, owner or uri, part)
     write.takes_schema = where is None
     write.evolves = where is None and evolve == "overwrite"
     return write.run(open_reader, lambda current: write.superseded(current, where))
@@ -312,14 +328,22 @@ class Write:
         """Files are on the disk before their commit, and the commit before the write returns."""
         self.once = False
         """Another process may try this very write, so before each try it is looked up whether that has succeeded."""
+        self._check: Callable[[pa.RecordBatch], None] | None = None
+        self._suffix = ""
+
+    def within(self, where: Predicate, owner: str, part: str) -> None:
+        """Refuse rows that do not fulfil a predicate, and let the names of the files say that all do."""
+        self._check = lambda batch: refuse_outside(batch, where, owner, part)
+        self._suffix = name_suffix(where.regions(self.stored))
 
     def run(self, open_reader: OpenReader, supersede: Callable[[DeltaTable], Superseded]) -> WriteResult:
         """Write the files, and commit them until that has happened; what `supersede` finds goes in the same commit."""
-        rows = _Rows(open_reader, self.stored)
+        rows = _Rows(open_reader, self.stored, self._check)
         with reading(self.uri):
             adds = write_files(
-                self.uri, rows.batches(), self.stored, self.options, self.plain_columns, data_change=self.data_change
-            )
+                self.uri, rows.batches(), self.stored, self.options, self.plain_columns, data_change=self.data_change,
+                suffix=self._suffix,
+            )  # fmt: skip
             if self.durable:
                 sync_files(self.uri, [action.path for action in adds])
         self.metadata[WRITTEN] = str(len(adds))
@@ -420,22 +444,30 @@ class Write:
     def superseded(self, table: DeltaTable, where: Predicate | None) -> Superseded:
         """Find the files whose rows fulfil `where`; of files with other rows too, those are written anew."""
         found = Superseded([], [])
-        sizes = {row["path"]: row for row in pa.table(table.get_add_actions(flatten=True)).to_pylist()}
+        files = pa.table(table.get_add_actions(flatten=True))
+        sizes: dict[str, int] = dict(zip(files["path"].to_pylist(), files["size_bytes"].to_pylist(), strict=True))
         if where is None:
-            found.removes.extend(removal(path, row["size_bytes"]) for path, row in sizes.items())
+            found.removes.extend(removal(path, size) for path, size in sizes.items())
             return found
-        data = dataset(table)
-        for fragment in data.get_fragments():
-            path = next(p for p in sizes if decoded(p) == decoded(fragment.path))
+        data, paths = dataset(table), {decoded(path): path for path in sizes}
+        for fragment in fragments_with(data, where):
+            path = paths[decoded(fragment.path)]
             mask = where.mask(fragment.to_table(schema=data.schema, columns=list(where.columns())))
             if not pc.any(mask, min_count=0).as_py():
                 continue
-            found.removes.append(removal(path, sizes[path]["size_bytes"]))
+            found.removes.append(removal(path, sizes[path]))
             if not pc.all(mask).as_py():
                 rest = fragment.to_table(schema=data.schema).filter(pc.invert(mask))
                 rest = table_from_storage(rest, held_schema(table))
                 found.rewritten.extend(
-                    write_files(self.uri, rest.to_batches(), rest.schema, self.options, self.plain_columns)
+                    write_files(
+                        self.uri,
+                        rest.to_batches(),
+                        rest.schema,
+                        self.options,
+                        self.plain_columns,
+                        suffix=suffix_of(path),
+                    )
                 )
         return found
 
@@ -450,15 +482,21 @@ def removal(path: str, size: int, *, data_change: bool = True) -> RemoveAction:
 class _Rows:
     """The rows of a write in Delta's storage types, counted as they pass."""
 
-    def __init__(self, open_reader: OpenReader, stored: pa.Schema) -> None:
+    def __init__(
+        self, open_reader: OpenReader, stored: pa.Schema, check: Callable[[pa.RecordBatch], None] | None
+    ) -> None:
         self._open = open_reader
         self._stored = stored
+        self._check = check
         self.count = 0
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         for batch in self._open():
             self.count += batch.num_rows
-            yield to_storage(batch, self._stored)
+            if self._check is not None:
+                self._check(batch)
+            for piece in bounded(batch):
+                yield to_storage(piece, self._stored)
 
 
 # ---------------------------------------------------------------------------- schemas that differ

@@ -39,6 +39,7 @@ def write_files(
     plain_columns: Sequence[str],
     *,
     data_change: bool = True,
+    suffix: str = "",
 ) -> list[AddAction]:
     """Write rows to new files of a table, in order; nothing is committed.
 
@@ -49,6 +50,7 @@ def write_files(
         storage_options: as deltalake takes them.
         plain_columns: columns of ever new values, for which a dictionary would be built in vain.
         data_change: False where the rows are not new, but come from other files of the table.
+        suffix: what the files' names say of their rows (`regions.name_suffix`).
 
     Returns:
         What a commit needs to name the files; empty where there are no rows. After an error the files are removed.
@@ -61,8 +63,9 @@ def write_files(
     try:
         pieces = _row_groups(batches, schema)
         for first in pieces:
-            action = _write_file(filesystem, prefix, first, pieces, schema, plain_columns, data_change=data_change)
-            actions.append(action)  # what was written must be known when a later file fails
+            path, size, rows = _write_file(filesystem, prefix, suffix, first, pieces, schema, plain_columns)
+            # What was written must be known when a later file fails.
+            actions.append(_addition(path, size, rows, data_change=data_change))
     except BaseException:
         remove_files(uri, actions, storage_options)
         raise
@@ -72,14 +75,14 @@ def write_files(
 def _write_file(
     filesystem: Any,
     prefix: str,
+    suffix: str,
     first: pa.Table,
     more: Iterator[pa.Table],
     schema: pa.Schema,
     plain_columns: Sequence[str],
-    *,
-    data_change: bool,
-) -> AddAction:
-    name = f"part-{uuid.uuid4().hex}.parquet"
+) -> tuple[str, int, int]:
+    """Write one file; return its path, its size in bytes, and its number of rows."""
+    name = f"part-{uuid.uuid4().hex}{suffix}.parquet"
     rows = 0
     encoded: Any = [path for path in _leaf_paths(schema) if path.split(".")[0] not in plain_columns]
     try:
@@ -103,13 +106,18 @@ def _write_file(
         with contextlib.suppress(OSError):
             filesystem.delete_file(prefix + name)
         raise
+    return name, size, rows
+
+
+def _addition(path: str, size: int, rows: int, *, data_change: bool) -> AddAction:
+    """Return what a commit needs to name a file."""
     return AddAction(
-        path=name,
+        path=path,
         size=size,
         partition_values={},
         modification_time=int(time.time() * 1000),
         data_change=data_change,
-        # Only the count: once one column has a minimum, delta-rs takes columns without one for empty (measured).
+        # Only the count: once one column has a minimum, deltalake's pyarrow dataset takes columns without one for empty.
         stats=json.dumps({"numRecords": rows}),
     )
 
@@ -139,7 +147,7 @@ def _row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterato
     waiting: list[pa.RecordBatch] = []
     rows = size = 0
     for batch in batches:
-        for piece in _pieces(batch):
+        for piece in bounded(batch):
             if waiting and (rows >= ROW_GROUP_ROWS or size + piece.nbytes > ROW_GROUP_BYTES):
                 yield pa.Table.from_batches(waiting, schema=schema)
                 waiting, rows, size = [], 0, 0
@@ -150,7 +158,7 @@ def _row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterato
         yield pa.Table.from_batches(waiting, schema=schema)
 
 
-def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+def bounded(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     """Cut a batch into pieces of about `ROW_GROUP_BYTES` at most."""
     rows = batch.num_rows
     count = min(rows, max(1, -(-batch.nbytes // ROW_GROUP_BYTES)))

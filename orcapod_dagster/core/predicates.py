@@ -10,12 +10,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from operator import and_, or_
 from typing import Any, Final
 
 import pyarrow as pa
 
 from orcapod_dagster.core.arrow import pc
 from orcapod_dagster.core.errors import PartitionError
+from orcapod_dagster.core.regions import Region, Values, any_of, span_of, values_of
 
 
 class Predicate(ABC):
@@ -31,6 +33,18 @@ class Predicate(ABC):
 
         Raises:
             PartitionError: a value has no counterpart in the column's type.
+        """
+
+    @abstractmethod
+    def expression(self, schema: pa.Schema) -> Any:
+        """Return it as an expression of Arrow's datasets, over a table's stored columns; as `mask`, null counts as not."""
+
+    @abstractmethod
+    def regions(self, schema: pa.Schema) -> tuple[Region, ...]:
+        """Return regions that hold every row which fulfils it, by a table's stored columns.
+
+        Raises:
+            PartitionError: as `mask`.
         """
 
 
@@ -49,6 +63,14 @@ class Equals(Predicate):
         """Return whether the value is one of them."""
         column = _plain(rows.column(self.column))
         return pc.is_in(column, value_set=_typed(self.values, column.type, self.column))
+
+    def expression(self, schema: pa.Schema) -> Any:
+        """Return whether the value is one of them."""
+        return pc.field(self.column).isin(_typed(self.values, schema.field(self.column).type, self.column))
+
+    def regions(self, schema: pa.Schema) -> tuple[Region, ...]:
+        """Return one region: the values."""
+        return _region(self.column, values_of(_typed(self.values, schema.field(self.column).type, self.column)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +92,16 @@ class Window(Predicate):
         inside = pc.and_(pc.greater_equal(column, start), pc.less(column, end))
         return pc.fill_null(inside, False)
 
+    def expression(self, schema: pa.Schema) -> Any:
+        """Return whether the value lies in the window."""
+        start, end = _typed((self.start, self.end), schema.field(self.column).type, self.column)
+        return (pc.field(self.column) >= start) & (pc.field(self.column) < end)
+
+    def regions(self, schema: pa.Schema) -> tuple[Region, ...]:
+        """Return one region: the window."""
+        t = schema.field(self.column).type
+        return _region(self.column, span_of(_typed((self.start, self.end), t, self.column)))
+
 
 @dataclass(frozen=True, slots=True)
 class AnyOf(Predicate):
@@ -87,6 +119,14 @@ class AnyOf(Predicate):
             return pa.repeat(False, rows.num_rows)
         return reduce(pc.or_, [part.mask(rows) for part in self.parts])
 
+    def expression(self, schema: pa.Schema) -> Any:
+        """Return whether any part is fulfilled."""
+        return reduce(or_, [part.expression(schema) for part in self.parts], pc.scalar(False))
+
+    def regions(self, schema: pa.Schema) -> tuple[Region, ...]:
+        """Return the regions of all parts."""
+        return any_of(region for part in self.parts for region in part.regions(schema))
+
 
 @dataclass(frozen=True, slots=True)
 class AllOf(Predicate):
@@ -101,6 +141,21 @@ class AllOf(Predicate):
     def mask(self, rows: pa.Table | pa.RecordBatch) -> Any:
         """Return whether all parts are fulfilled."""
         return reduce(pc.and_, [part.mask(rows) for part in self.parts])
+
+    def expression(self, schema: pa.Schema) -> Any:
+        """Return whether all parts are fulfilled."""
+        return reduce(and_, [part.expression(schema) for part in self.parts])
+
+    def regions(self, schema: pa.Schema) -> tuple[Region, ...]:
+        """Return what lies in regions of every part; of a column that several parts name, the last counts."""
+        found: tuple[Region, ...] = ({},)
+        for part in self.parts:
+            found = tuple({**one, **other} for one in found for other in part.regions(schema))
+        return found
+
+
+def _region(column: str, values: Values | None) -> tuple[Region, ...]:
+    return ({} if values is None else {column: values},)
 
 
 NOTHING: Final = AnyOf(())
@@ -180,3 +235,23 @@ def _to_naive(value: Any) -> dt.datetime:
             "clocks change then, so a column without a zone cannot tell which of two hours is meant; use an aware timestamp"
         )
     return found.replace(tzinfo=None)
+
+
+def refuse_outside(rows: pa.Table | pa.RecordBatch, where: Predicate, owner: str, part: str) -> None:
+    """Refuse rows that do not fulfil a predicate, before they are written as ones that do.
+
+    Args:
+        rows: of whatever else. where: the predicate.
+        owner, part: whose rows these are, and what the predicate means, for the message.
+
+    Raises:
+        PartitionError: says how many there are, never which.
+    """
+    inside = where.mask(rows)
+    if pc.all(inside, min_count=0).as_py():
+        return
+    outside = rows.num_rows - (pc.sum(inside).as_py() or 0)
+    raise PartitionError(
+        f"{owner}: {outside} rows lie outside of {part} by column {', '.join(where.columns())}. Nothing was written. Give only "
+        "rows of the partition."
+    )

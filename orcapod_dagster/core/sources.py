@@ -12,10 +12,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
+from pyarrow import fs
 
 from orcapod_dagster.core import delta
 from orcapod_dagster.core.arrow import pc
-from orcapod_dagster.core.casting import unencoded_schema
+from orcapod_dagster.core.casting import unencoded, unencoded_schema
+from orcapod_dagster.core.paths import local_path
 from orcapod_dagster.core.predicates import Predicate
 from orcapod_dagster.core.storage_types import from_storage, table_from_storage
 
@@ -120,7 +122,7 @@ class DeltaSource(TableSource):
         self._version = table.version()
         self._schema = unencoded_schema(self.written_schema)
         self._dataset = delta.dataset(table)
-        self._fragments: list[Any] = list(self._dataset.get_fragments())
+        self._fragments: list[Any] = delta.fragments_with(self._dataset, where)
 
     @property
     def schema(self) -> pa.Schema:
@@ -131,6 +133,45 @@ class DeltaSource(TableSource):
     def written_schema(self) -> pa.Schema:
         """The columns in the types that were written, for readers outside of the engine."""
         return delta.table_schema(self.table)
+
+    def dataset(self, columns: Sequence[str]) -> Any | None:
+        """Return columns as a pyarrow dataset of the files, in the types that were written; `None` where it would not be lazy.
+
+        Nothing but the predicate's columns is read, and those only of files that may hold its rows. It is `None` where Delta
+        holds a column in another type or it is encoded (a dataset cannot filter by either), and where files hold rows of other
+        partitions too, but the predicate's columns are not among `columns`.
+        """
+        held = self._dataset.schema
+        schema = pa.schema([self.written_schema.field(c) for c in columns], metadata=self.written_schema.metadata)
+        if any(unencoded(f.type) != held.field(f.name).type or _is_encoded(f.type) for f in schema):
+            return None
+        partly = [f for f, rows in zip(self._fragments, self._rows_of, strict=True) if rows is not None and len(rows)]
+        wanted = () if self._where is None or not partly else self._where.columns()
+        if not set(wanted) <= set(columns) or any(
+            _is_encoded(f.physical_schema.field(c).type) for f in partly for c in wanted
+        ):
+            return None
+        found = self._lazy_dataset(schema)
+        return found.filter(self._where.expression(held)) if self._where is not None and partly else found
+
+    def _lazy_dataset(self, schema: pa.Schema) -> Any:
+        """Return the files that hold wanted rows as a dataset.
+
+        Local ones are read without Python: a scan that is broken off goes on in threads, which must not need Python when
+        the process ends.
+        """
+        import pyarrow.dataset as ds  # imports pandas, where that is installed
+
+        data, folder = self._dataset, local_path(self.table.table_uri)
+        files = [f for f, rows in zip(self._fragments, self._rows_of, strict=True) if rows is None or len(rows)]
+        if folder is None:
+            return ds.FileSystemDataset(files, schema, data.format, filesystem=data.filesystem)
+        local = fs.SubTreeFileSystem(str(folder), fs.LocalFileSystem())
+        files = [
+            data.format.make_fragment(delta.decoded(f.path), local, partition_expression=f.partition_expression)
+            for f in files
+        ]
+        return ds.FileSystemDataset(files, schema, data.format, filesystem=local)
 
     @property
     def version(self) -> int:
@@ -284,6 +325,16 @@ def row_bytes(fragment: Any, columns: Sequence[str]) -> int:
         size = sum(c.total_uncompressed_size for c in chunks if c.path_in_schema.partition(".")[0] in columns)
         widest = max(widest, size // group.num_rows)
     return widest
+
+
+def _is_encoded(t: pa.DataType) -> bool:
+    """Tell whether values are views, dictionaries or run-end encoded, at any depth: datasets cannot read or filter all of these."""
+    is_ = pa.types
+    if any(check(t) for check in (is_.is_dictionary, is_.is_run_end_encoded, is_.is_string_view, is_.is_binary_view)):
+        return True
+    if is_.is_list_view(t) or is_.is_large_list_view(t):
+        return True
+    return any(_is_encoded(t.field(i).type) for i in range(t.num_fields))
 
 
 def _is_sorted(positions: pa.Array) -> bool:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from orcapod_dagster.core import delta
+from orcapod_dagster.core import delta, delta_files
 from orcapod_dagster.core.errors import (
     ConversionError,
     LakeError,
@@ -123,6 +124,19 @@ def test_large_writes_keep_their_order(tmp_path: Path) -> None:
     delta.replace(str(tmp_path / "t"), lambda: pa.RecordBatchReader.from_batches(table.schema, batches), where=None)
     assert read(tmp_path / "t")["id"].combine_chunks().equals(table["id"].combine_chunks())
     assert DeltaTable(str(tmp_path / "t")).to_pyarrow_table(columns=["id"])["id"].to_pylist() == list(range(count))
+
+
+def test_wide_rows_make_small_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row groups are bounded in bytes, whether wide rows come in one batch or in many, and keep their order."""
+    monkeypatch.setattr(delta_files, "ROW_GROUP_BYTES", 10_000)
+    table = pa.table({"id": range(64), "text": pa.array(["x" * 1000] * 64, pa.large_string())})
+    for size in (64, 3):
+        batches = table.to_batches(max_chunksize=size)
+        delta.replace(str(tmp_path / "t"), lambda: pa.RecordBatchReader.from_batches(table.schema, batches), where=None)  # noqa: B023
+        (path,) = DeltaTable(str(tmp_path / "t")).file_uris()
+        held = pq.ParquetFile(path).metadata
+        assert max(held.row_group(i).num_rows for i in range(held.num_row_groups)) < 20
+        assert read(tmp_path / "t")["id"].to_pylist() == list(range(64))
 
 
 def test_statistics_hide_no_rows(tmp_path: Path) -> None:
