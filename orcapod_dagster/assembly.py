@@ -12,20 +12,12 @@ import dagster as dg
 import pyarrow as pa
 
 from orcapod_dagster.core import columns as names
-from orcapod_dagster.core.arrow import pc
 from orcapod_dagster.core.asset_write import COLUMNS, DATA_VERSION, PART, TAGS, AssetWrite
 from orcapod_dagster.core.casting import recast
+from orcapod_dagster.core.contexts import CONTEXT_FIELDS, CONTEXT_HASH, CONTEXT_NAMES, ContextReader
 from orcapod_dagster.core.hashing import HASH_TYPE, RowSetDigest
 from orcapod_dagster.core.pod import FunctionPod
-from orcapod_dagster.core.result_cache import (
-    CONTEXT_FIELDS,
-    CONTEXT_HASH,
-    CONTEXT_KEY_FIELD,
-    ROW_FIELDS,
-    Context,
-    Snapshot,
-    record_schema,
-)
+from orcapod_dagster.core.result_cache import CONTEXT_KEY_FIELD, ROW_FIELDS, Snapshot, record_schema
 from orcapod_dagster.core.sources import MemorySource, TableSource
 from orcapod_dagster.core.streams import PacketStream, StreamInput
 from orcapod_dagster.partitions import refuse_outside
@@ -35,7 +27,6 @@ from orcapod_dagster.spec import PacketAssetSpec
 HIDDEN: Final = "="  # begins the inner name of a column that no user's column can have
 IDENTITY: Final = "orcapod.identity"
 STORE_STATE: Final = "orcapod.store_state"
-_CONTEXT_NAMES: Final = frozenset(field.name for field in CONTEXT_FIELDS)
 _PREVIEW_ROWS: Final = 10
 
 
@@ -47,14 +38,15 @@ class Assembly:
         stream: the input's rows with their results beside them.
         kept: tags and carried columns. outputs: the function's columns.
         schema: of the asset table.
-        contexts: finds the context columns of a row.
+        contexts: finds the context columns of a row. positions: where each row's result stands among the stored ones.
     """
 
     stream: PacketStream
     kept: tuple[str, ...]
     outputs: tuple[str, ...]
     schema: pa.Schema
-    contexts: _ContextReader
+    contexts: ContextReader
+    positions: pa.Array
 
     @classmethod
     def of(
@@ -80,7 +72,8 @@ class Assembly:
         source: TableSource = empty if snapshot is None else snapshot.source
         rename = {column: HIDDEN + column for column in source.schema.names}
         whole = stream.beside(StreamInput("results", source, rename), positions)
-        return cls(whole, kept, tuple(spec.function.output_keys), pa.schema(fields), _ContextReader(source))
+        reader = ContextReader(source)
+        return cls(whole, kept, tuple(spec.function.output_keys), pa.schema(fields), reader, positions)
 
     def scan(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yield rows in the input's order, without context columns."""
@@ -93,9 +86,11 @@ class Assembly:
         return pa.RecordBatchReader.from_batches(self.schema, self._batches())
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
-        plain = [name for name in self.schema.names if name not in _CONTEXT_NAMES]
+        plain = [name for name in self.schema.names if name not in CONTEXT_NAMES]
+        start = 0
         for batch in self.scan([*plain, CONTEXT_HASH]):
-            yield from _with_contexts(batch, self.schema, self.contexts)
+            yield from self.contexts.beside(batch, self.positions.slice(start, batch.num_rows), self.schema)
+            start += batch.num_rows
 
     def first_rows(self) -> pa.Table:
         """Return tags and values of the first rows, for a preview."""
@@ -109,51 +104,6 @@ class Assembly:
 def kept_columns(spec: PacketAssetSpec, stream: PacketStream) -> tuple[str, ...]:
     """Return the columns that travel from the input to the asset table: tags, then carried ones."""
     return (*stream.tag_columns, *(c for c in spec.carry if c not in stream.tag_columns))
-
-
-class _ContextReader:
-    """Finds the context of a stored row by its hash; each is read once."""
-
-    def __init__(self, source: TableSource) -> None:
-        self._source = source
-        self._known: dict[bytes, Context] = {}
-        self._where: dict[bytes, int] = {}
-
-    def __call__(self, context_hash: bytes) -> Context:
-        if context_hash not in self._known:
-            if not self._where:
-                self._where = self._first_positions()
-            where = pa.array([self._where[context_hash]], pa.int64())
-            row = self._source.take(where, [field.name for field in CONTEXT_FIELDS])
-            self._known[context_hash] = Context.of_row(row)
-        return self._known[context_hash]
-
-    def _first_positions(self) -> dict[bytes, int]:
-        """Return where each context stands for the first time."""
-        found: dict[bytes, int] = {}
-        start = 0
-        for batch in self._source.scan([CONTEXT_HASH]):
-            runs = pc.run_end_encode(batch.column(0))
-            begin = 0
-            for value, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
-                found.setdefault(value, start + begin)
-                begin = end
-            start += batch.num_rows
-        return found
-
-
-def _with_contexts(batch: pa.RecordBatch, schema: pa.Schema, contexts: _ContextReader) -> Iterator[pa.RecordBatch]:
-    """Put the context columns beside the rows, run by run of equal contexts, without copying them."""
-    runs = pc.run_end_encode(batch.column(CONTEXT_HASH))
-    start = 0
-    for value, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
-        context = contexts(value)
-        while start < end:
-            count = min(end - start, context.tile.num_rows)
-            rows, beside = batch.slice(start, count), context.rows(count)
-            arrays = [beside.column(f.name) if f.name in _CONTEXT_NAMES else rows.column(f.name) for f in schema]
-            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
-            start += count
 
 
 class AssetTable:

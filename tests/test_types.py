@@ -21,13 +21,13 @@ from orcapod_dagster.core import (
     converter,
 )
 from orcapod_dagster.core.casting import recast, unencoded
+from orcapod_dagster.core.contexts import Context
 from orcapod_dagster.core.errors import ConversionError
 from orcapod_dagster.core.execution_data import EXECUTION_DATA_SCHEMA
 from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor
 from orcapod_dagster.core.hashing import hash_rows
 from orcapod_dagster.core.outcomes import OutcomeLog
 from orcapod_dagster.core.pod import FunctionPod
-from orcapod_dagster.core.result_cache import Context
 from orcapod_dagster.core.sources import MemorySource
 from orcapod_dagster.core.storage_types import returned_type
 from orcapod_dagster.core.streams import PacketStream, StreamInput

@@ -15,7 +15,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from orcapod_dagster.core import delta
-from orcapod_dagster.core.delta_files import FILE_ROWS
+from orcapod_dagster.core.delta_files import FILE_ROWS, ROW_GROUP_ROWS
 from orcapod_dagster.core.errors import CommitError
 from orcapod_dagster.core.sources import scan_fragment
 from orcapod_dagster.core.storage_types import table_from_storage
@@ -26,11 +26,12 @@ MANY_FILES: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Compaction:
-    """What a compaction did: how many files became few, and the version of the table that it made."""
+    """What a compaction did: how many files became few, which ones, and the version of the table that it made."""
 
     files: int
     rows: int
     version: int
+    made: tuple[str, ...] = ()
 
 
 class _Overtaken(Exception):  # noqa: N818  # no error: another compaction was first
@@ -49,6 +50,7 @@ def compact(
     *,
     at_least: int = 2,
     plain_columns: Sequence[str] = (),
+    row_group_rows: int = ROW_GROUP_ROWS,
 ) -> Compaction | None:
     """Bring the rows of a table's small files together in few; every row stays.
 
@@ -57,6 +59,7 @@ def compact(
         storage_options: as deltalake takes them.
         at_least: with fewer small files nothing is done.
         plain_columns: columns of ever new values, which are not dictionary-encoded.
+        row_group_rows: how many rows are read at least, to read one.
 
     Returns:
         What was done; `None` where there is no table, too few small files, or other writers were always first.
@@ -73,6 +76,7 @@ def compact(
         uri, delta.table_schema(table), storage_options, {}, {"orcapod.compaction": "true"}, plain_columns
     )
     write.data_change = False
+    write.row_group_rows = row_group_rows
 
     def supersede(current: DeltaTable) -> delta.Superseded:
         if not small.keys() <= small_files(current).keys():
@@ -83,7 +87,7 @@ def compact(
         result = write.run(lambda: pa.RecordBatchReader.from_batches(held, _batches(table, small, held)), supersede)
     except (_Overtaken, CommitError):
         return None
-    return Compaction(len(small), result.rows, result.version)
+    return Compaction(len(small), result.rows, result.version, result.files)
 
 
 def _batches(table: DeltaTable, small: Mapping[str, int], held: pa.Schema) -> Iterator[pa.RecordBatch]:

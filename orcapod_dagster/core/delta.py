@@ -23,7 +23,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.transaction import AddAction, RemoveAction
 
 from orcapod_dagster.core.arrow import pc
-from orcapod_dagster.core.delta_files import bounded, refuse_lost_files, remove_files, write_files
+from orcapod_dagster.core.delta_files import ROW_GROUP_ROWS, bounded, refuse_lost_files, remove_files, write_files
 from orcapod_dagster.core.delta_log import ACTIONS, WRITTEN, refuse_cut_commit, sync_commit, sync_files
 from orcapod_dagster.core.errors import (
     CommitError,
@@ -60,10 +60,11 @@ _LOCK_NAME: Final = "_orcapod.lock"
 
 @dataclass(frozen=True, slots=True)
 class WriteResult:
-    """Outcome of a write: the table version it made, and the rows it wrote."""
+    """Outcome of a write: the table version it made, the rows it wrote, and the files they lie in."""
 
     version: int
     rows: int
+    files: tuple[str, ...] = ()
 
 
 # ---------------------------------------------------------------------------- opening and reading
@@ -154,6 +155,15 @@ def table_schema(table: DeltaTable) -> pa.Schema:
 def held_schema(table: DeltaTable) -> pa.Schema:
     """Return the schema in which the table's files hold its rows."""
     return storage_schema(table_schema(table))
+
+
+def live_files(table: DeltaTable) -> dict[str, int | None]:
+    """Return the paths of a table's files, with the number of rows that the log says of each, in the order of the log."""
+    actions = pa.table(table.get_add_actions(flatten=True))
+    names = [decoded(path) for path in actions["path"].to_pylist()]
+    if "num_records" not in actions.column_names:
+        return dict.fromkeys(names)
+    return dict(zip(names, actions["num_records"].to_pylist(), strict=True))
 
 
 def decoded(path: str) -> str:
@@ -326,6 +336,8 @@ class Write:
         """The rows are new; False where they come from other files of the table."""
         self.durable = False
         """Files are on the disk before their commit, and the commit before the write returns."""
+        self.row_group_rows = ROW_GROUP_ROWS
+        """How many rows are read at least, to read one."""
         self.once = False
         """Another process may try this very write, so before each try it is looked up whether that has succeeded."""
         self._check: Callable[[pa.RecordBatch], None] | None = None
@@ -342,7 +354,7 @@ class Write:
         with reading(self.uri):
             adds = write_files(
                 self.uri, rows.batches(), self.stored, self.options, self.plain_columns, data_change=self.data_change,
-                suffix=self._suffix,
+                suffix=self._suffix, row_group_rows=self.row_group_rows,
             )  # fmt: skip
             if self.durable:
                 sync_files(self.uri, [action.path for action in adds])
@@ -352,7 +364,7 @@ class Write:
             if self.durable:
                 with reading(self.uri):
                     sync_commit(self.uri, version)
-            return WriteResult(version, rows.count)
+            return WriteResult(version, rows.count, tuple(action.path for action in adds))
         except BaseException:
             if self.committed_version() is None:
                 remove_files(self.uri, adds, self.options)

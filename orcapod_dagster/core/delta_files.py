@@ -40,6 +40,7 @@ def write_files(
     *,
     data_change: bool = True,
     suffix: str = "",
+    row_group_rows: int = ROW_GROUP_ROWS,
 ) -> list[AddAction]:
     """Write rows to new files of a table, in order; nothing is committed.
 
@@ -51,6 +52,7 @@ def write_files(
         plain_columns: columns of ever new values, for which a dictionary would be built in vain.
         data_change: False where the rows are not new, but come from other files of the table.
         suffix: what the files' names say of their rows (`regions.name_suffix`).
+        row_group_rows: how many rows are read at least, to read one; more of them are read, and written, quicker.
 
     Returns:
         What a commit needs to name the files; empty where there are no rows. After an error the files are removed.
@@ -63,7 +65,9 @@ def write_files(
     try:
         pieces = _row_groups(batches, schema)
         for first in pieces:
-            path, size, rows = _write_file(filesystem, prefix, suffix, first, pieces, schema, plain_columns)
+            path, size, rows = _write_file(
+                filesystem, prefix, suffix, first, pieces, schema, plain_columns, row_group_rows
+            )
             # What was written must be known when a later file fails.
             actions.append(_addition(path, size, rows, data_change=data_change))
     except BaseException:
@@ -80,6 +84,7 @@ def _write_file(
     more: Iterator[pa.Table],
     schema: pa.Schema,
     plain_columns: Sequence[str],
+    row_group_rows: int,
 ) -> tuple[str, int, int]:
     """Write one file; return its path, its size in bytes, and its number of rows."""
     name = f"part-{uuid.uuid4().hex}{suffix}.parquet"
@@ -96,10 +101,10 @@ def _write_file(
             # Costs nothing that could be measured, and every bit that flips later on is noticed where it is read.
             write_page_checksum=True,
         ) as writer:
-            writer.write_table(first, row_group_size=ROW_GROUP_ROWS)
+            writer.write_table(first, row_group_size=row_group_rows)
             rows += first.num_rows
             while rows < FILE_ROWS and (piece := next(more, None)) is not None:
-                writer.write_table(piece, row_group_size=ROW_GROUP_ROWS)
+                writer.write_table(piece, row_group_size=row_group_rows)
                 rows += piece.num_rows
         size = filesystem.get_file_info(prefix + name).size
     except BaseException:

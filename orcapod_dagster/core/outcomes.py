@@ -11,10 +11,11 @@ import pyarrow as pa
 
 from orcapod_dagster.core import columns as names
 from orcapod_dagster.core.arrow import pc
+from orcapod_dagster.core.contexts import CONTEXT_FIELDS, Context
 from orcapod_dagster.core.converter import UTC_TIMESTAMP
 from orcapod_dagster.core.databases.base import ArrowDatabase
 from orcapod_dagster.core.hashing import HASH_TYPE, PACKET_METHOD
-from orcapod_dagster.core.result_cache import CONTEXT_FIELDS, Context
+from orcapod_dagster.core.result_cache import few
 
 FAILED: Final = "FAILED"
 SKIPPED: Final = "SKIPPED"
@@ -83,14 +84,22 @@ class OutcomeLog:
         self.database.append(self.path, pa.Table.from_batches([batch]).to_reader)
         self.database.flush()
 
-    def latest(self, constraints: dict[str, str]) -> tuple[pa.Array, pa.Array]:
-        """Return input hashes (`fixed_size_binary[16]`, newest first) and states of all outcomes that fulfil the constraints."""
+    def latest(self, constraints: dict[str, str], hashes: pa.Array) -> tuple[pa.Array, pa.Array]:
+        """Return input hashes (`fixed_size_binary[16]`) and states of outcomes that fulfil the constraints, newest first.
+
+        Args:
+            constraints: stored column → value that an outcome must have.
+            hashes: the input hashes that matter; where they are few, outcomes of others are left out.
+        """
         source = self.database.source(self.path)
         if source is None:
             return pa.array([], HASH_TYPE), pa.array([], pa.string())
         chosen = [names.INPUT_HASH, "state", names.TIMESTAMP, *constraints]
-        schema = pa.schema([source.schema.field(n) for n in chosen])
-        table = pa.Table.from_batches(source.scan(chosen), schema=schema)
+        if few(hashes, source):
+            table = source.find(names.INPUT_HASH, hashes, chosen)[1]
+        else:
+            schema = pa.schema([source.schema.field(n) for n in chosen])
+            table = pa.Table.from_batches(source.scan(chosen), schema=schema)
         for column, value in constraints.items():
             table = table.filter(pc.equal(table[column], value))
         table = table.sort_by([(names.TIMESTAMP, "descending")]).combine_chunks()

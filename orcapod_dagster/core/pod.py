@@ -20,6 +20,7 @@ from orcapod_dagster.core.blobs.keeper import Keeper
 from orcapod_dagster.core.blobs.presence import lost_rows, without_lost
 from orcapod_dagster.core.blobs.store import BlobStore
 from orcapod_dagster.core.casting import one_array
+from orcapod_dagster.core.contexts import VARIATION_SCHEMA, Context
 from orcapod_dagster.core.datagrams import Datagram
 from orcapod_dagster.core.errors import ConversionError, OrcapodError, OutputCountError, StorageError
 from orcapod_dagster.core.execution_data import EXECUTION_DATA_SCHEMA, check_executor, flatten_execution_data
@@ -28,14 +29,7 @@ from orcapod_dagster.core.files import FileMemory, FileReader, Looks, PathsInFli
 from orcapod_dagster.core.hashing import HASH_TYPE, PACKET_METHOD, hash_rows, split_lanes
 from orcapod_dagster.core.outcomes import FAILED, SKIPPED, Outcome, OutcomeLog
 from orcapod_dagster.core.packet_function import PythonPacketFunction
-from orcapod_dagster.core.result_cache import (
-    VARIATION_SCHEMA,
-    Context,
-    MatchPolicy,
-    ResultCache,
-    Snapshot,
-    match_constraints,
-)
+from orcapod_dagster.core.result_cache import MatchPolicy, ResultCache, Snapshot, match_constraints
 from orcapod_dagster.core.sources import TableSource
 from orcapod_dagster.core.streams import PacketStream, count_up
 
@@ -97,6 +91,7 @@ class PodReport:
         total: rows of the stream. cached: rows whose result was there before. computed: packets computed now.
         failed, skipped: rows without a result. to_compute: packets that this run computes.
         failures: the first failures, with their rows. seconds: since the run began.
+        unsettled: rows that were computed without a result, in arrays of `int64`.
     """
 
     total: int
@@ -108,6 +103,7 @@ class PodReport:
     seconds: float = 0.0
     reasons: Mapping[str, int] = field(default_factory=dict[str, int])
     failures: list[Outcome] = field(default_factory=list[Outcome])
+    unsettled: list[pa.Array] = field(default_factory=list[pa.Array])
 
     @property
     def done(self) -> int:
@@ -195,7 +191,7 @@ class FunctionPod:
         found = pa.nulls(len(hashes), pa.int64())
         snapshot: Snapshot | None = None
         lost = pa.array([], HASH_TYPE)
-        if not force and (snapshot := self.cache.snapshot(constraints)) is not None:
+        if not force and (snapshot := self.cache.snapshot(constraints, hashes)) is not None:
             stored = snapshot.find(hashes)
             found = self._with_values(snapshot, stored)
             if found.null_count > stored.null_count:
@@ -205,7 +201,7 @@ class FunctionPod:
             wanted = pc.and_(
                 wanted, pc.invert(pc.is_in(count_up(len(hashes)), value_set=pa.array(list(invalid), pa.int64())))
             )
-        failed_before, skipped_before = self._earlier_outcomes(constraints)
+        failed_before, skipped_before = self._earlier_outcomes(constraints, hashes)
         skipped = pa.array([], pa.int64())
         if len(skipped_before) and not force:
             skip = pc.and_(wanted, pc.is_in(hashes, value_set=skipped_before))
@@ -263,9 +259,9 @@ class FunctionPod:
         columns = dict(zip(batch.schema.names, batch.columns, strict=True))
         return self.function.bind_columns(columns, batch.num_rows)
 
-    def _earlier_outcomes(self, constraints: dict[str, str]) -> tuple[pa.Array, pa.Array]:
-        """Return the input hashes whose latest outcome was a failure, and those whose latest was a skip."""
-        keys, states = self.outcomes.latest(constraints)
+    def _earlier_outcomes(self, constraints: dict[str, str], hashes: pa.Array) -> tuple[pa.Array, pa.Array]:
+        """Return the input hashes whose latest outcome was a failure, and those whose latest was a skip; others may be left out."""
+        keys, states = self.outcomes.latest(constraints, hashes)
         if not len(keys):
             return keys, keys
         first = pc.index_in(keys, value_set=keys)
@@ -279,7 +275,7 @@ class FunctionPod:
         if force:
             return {FORCED: len(misses)}
         failed = pc.is_in(misses, value_set=failed_before) if len(failed_before) else pa.repeat(False, len(misses))
-        anything = self.cache.snapshot({})
+        anything = self.cache.snapshot({}, misses)
         known = pa.repeat(False, len(misses)) if anything is None else pc.is_in(misses, value_set=anything.keys)
         gone = pc.and_not(pc.is_in(misses, value_set=lost), failed)
         changed = pc.and_not(pc.and_not(known, failed), gone)
@@ -417,9 +413,9 @@ class FunctionPod:
                 batch = outputs[0] if outputs else chunks[0].outputs
                 self.cache.store_batch(plan.hashes.take(rows), batch, contexts[key], durations)
             outcomes = [outcome for chunk in chunks for outcome in chunk.outcomes]
-            self.outcomes.store(
-                plan.hashes.take(pa.array([o.row for o in outcomes], pa.int64())), outcomes, contexts[key]
-            )
+            without = pa.array([outcome.row for outcome in outcomes], pa.int64())
+            self.outcomes.store(plan.hashes.take(without), outcomes, contexts[key])
+            report.unsettled.append(without)
             report.computed += len(rows)
             report.failed += sum(o.state == FAILED for o in outcomes)
             report.skipped += sum(o.state == SKIPPED for o in outcomes)
@@ -444,15 +440,15 @@ class FunctionPod:
             The stream narrowed to rows with a result, the results, and per row the position of its result in them.
 
         Raises:
-            StorageError: a large value that this run stored is gone.
+            StorageError: a result that was found by the plan, or stored by this run, is gone, or its large value.
         """
         snapshot, found = plan.snapshot, plan.found
         if len(plan.to_compute) or snapshot is None:
-            snapshot = self.cache.snapshot(match_constraints(self.match, plan.variation))
+            snapshot = self.cache.snapshot(match_constraints(self.match, plan.variation), plan.hashes)
+            found = pa.nulls(len(found), pa.int64())
             if snapshot is not None:
-                stored = snapshot.find(plan.hashes)
-                found = self._with_values(snapshot, stored)
-                self._refuse_vanished(plan, plan.hashes.filter(pc.and_(found.is_null(), stored.is_valid())))
+                found = self._with_values(snapshot, snapshot.find(plan.hashes))
+        self._refuse_lost(plan, report, found)
         self._count_rows(plan, report, found)
         if snapshot is None:
             return plan.stream.narrow(pa.array([], pa.int64())), None, pa.array([], pa.int64())
@@ -461,17 +457,19 @@ class FunctionPod:
             return plan.stream.narrow(rows), snapshot, found.filter(found.is_valid())
         return plan.stream, snapshot, found
 
-    def _refuse_vanished(self, plan: Plan, lost: pa.Array) -> None:
-        """Refuse to go on where results that were just stored have lost a large value: their rows would be left out."""
-        if not len(lost):
+    def _refuse_lost(self, plan: Plan, report: PodReport, found: pa.Array) -> None:
+        """Refuse to leave rows out that must have a result: the hits of the plan, and what this run computed."""
+        if not found.null_count:
             return
-        failed, skipped = self._earlier_outcomes(match_constraints(self.match, plan.variation))
-        computed = pc.is_in(lost, value_set=plan.hashes.take(plan.to_compute))
-        count = pc.sum(pc.and_not(computed, pc.is_in(lost, value_set=pa.concat_arrays([failed, skipped])))).as_py()
-        if count:
+        without = pa.concat_arrays([pa.array([], pa.int64()), *report.unsettled])
+        computed = plan.to_compute.filter(pc.invert(pc.is_in(plan.to_compute, value_set=without)))
+        stored = pc.is_in(plan.hashes, value_set=plan.hashes.take(computed))
+        lost = _positions(pc.and_(found.is_null(), pc.or_(plan.found.is_valid(), stored)))
+        if len(lost):
             raise StorageError(
-                f"{self._owner}: large values of {count} results that this run stored are not in the lake any more. Something removes "
-                "them. The asset table is as it was; stop that, and run again."
+                f"{self._owner}: the results of {len(lost):,} rows (the first is row {lost[0].as_py()} of the input) were stored "
+                f"in {'/'.join(self.cache.record_path)} and are gone, or their large values: something removed them while this run was going on. "
+                "Nothing was written from them. Run again: what is missing is computed again."
             )
 
     def _count_rows(self, plan: Plan, report: PodReport, found: pa.Array) -> None:
@@ -479,8 +477,8 @@ class FunctionPod:
         report.cached = max(0, len(found) - found.null_count - report.computed)
         if not found.null_count or not (report.failed or report.skipped):
             return
-        failed, skipped = self._earlier_outcomes(match_constraints(self.match, plan.variation))
         left = plan.hashes.filter(found.is_null())
+        failed, skipped = self._earlier_outcomes(match_constraints(self.match, plan.variation), left)
         report.failed = pc.sum(pc.is_in(left, value_set=failed)).as_py() or 0
         report.skipped = pc.sum(pc.is_in(left, value_set=skipped)).as_py() or 0
 

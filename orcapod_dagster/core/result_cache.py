@@ -1,7 +1,6 @@
 """ResultCache: input packet hash → output packet, with variation, execution context and timestamp; append-only.
 
-A record holds the output columns and, under the names of `columns.py`, what made them. Variation and execution
-context are one-row tables, broadcast over the rows they describe; `CONTEXT_HASH` marks rows that share them.
+A record holds the output columns and, under the names of `columns.py`, what made them.
 """
 
 from __future__ import annotations
@@ -17,25 +16,28 @@ import pyarrow as pa
 
 from orcapod_dagster.core import columns as names
 from orcapod_dagster.core.arrow import pc
-from orcapod_dagster.core.converter import UTC_TIMESTAMP, arrow_schema
+from orcapod_dagster.core.casting import one_array
+from orcapod_dagster.core.contexts import (
+    CONTEXT_FIELDS,
+    CONTEXT_HASH,
+    CONTEXT_NAMES,
+    SLICE_ROWS,
+    Context,
+    ContextReader,
+)
+from orcapod_dagster.core.converter import UTC_TIMESTAMP
 from orcapod_dagster.core.databases.base import ArrowDatabase
 from orcapod_dagster.core.datagrams import Datagram, Packet, new_record_ids
 from orcapod_dagster.core.errors import InputError, OrcapodError, StorageError
-from orcapod_dagster.core.execution_data import EXECUTION_DATA_SCHEMA
 from orcapod_dagster.core.files import FileMemory, FileReader, Looks
 from orcapod_dagster.core.hashing import HASH_TYPE, PACKET_METHOD, hash_rows, split_lanes
 from orcapod_dagster.core.packet_function import PacketFunctionWrapper
 from orcapod_dagster.core.sources import TableSource
-from orcapod_dagster.core.types import Schema
 
 _log = logging.getLogger(__name__)
 MatchPolicy = Literal["version", "signature", "content"]
 """Which stored result counts as the same computation: by uri, and signature hash, and content hash."""
 
-CONTEXT_HASH: Final = "__pf_context_hash"
-VARIATION_SCHEMA: Final = Schema(
-    dict.fromkeys(("function_name", "function_signature_hash", "function_content_hash", "git_hash"), str)
-)
 SIGNATURE_COLUMN: Final = names.VARIATION_PREFIX + "function_signature_hash"
 CONTENT_COLUMN: Final = names.VARIATION_PREFIX + "function_content_hash"
 _MATCH_KEYS: Final[dict[str, tuple[str, ...]]] = {
@@ -43,17 +45,6 @@ _MATCH_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "signature": ("function_signature_hash",),
     "content": ("function_signature_hash", "function_content_hash"),
 }
-_SLICE_ROWS: Final = 16_384
-
-
-def _prefixed(schema: Schema, prefix: str) -> list[pa.Field]:
-    return [pa.field(prefix + field.name, field.type, nullable=False) for field in arrow_schema(schema)]
-
-
-CONTEXT_FIELDS: Final[tuple[pa.Field, ...]] = (
-    *_prefixed(VARIATION_SCHEMA, names.VARIATION_PREFIX),
-    *_prefixed(EXECUTION_DATA_SCHEMA, names.EXECUTION_PREFIX),
-)
 ROW_FIELDS: Final[tuple[pa.Field, ...]] = (
     pa.field(names.RECORD_ID, pa.binary(), nullable=False),
     pa.field(names.INPUT_HASH, pa.binary(), nullable=False),
@@ -61,47 +52,13 @@ ROW_FIELDS: Final[tuple[pa.Field, ...]] = (
     pa.field(names.DURATION, pa.float64(), nullable=False),
 )
 CONTEXT_KEY_FIELD: Final = pa.field(names.CONTEXT_KEY, pa.string(), nullable=False)
+_ROWS_PER_FIND: Final = 8_192
+"""Finding one record by its key costs as much as reading the keys and constraints of so many."""
 
 
 def match_constraints(match: MatchPolicy, variation: Mapping[str, str]) -> dict[str, str]:
     """Return the stored columns, with their values, that a record must have under a match policy."""
     return {names.VARIATION_PREFIX + key: variation[key] for key in _MATCH_KEYS[match]}
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """Variation and execution context that a set of rows shares, ready to be broadcast.
-
-    Attributes:
-        context_hash: content hash of the two datagrams, 16 bytes.
-        tile: `_SLICE_ROWS` equal rows with the columns `CONTEXT_FIELDS`; slices of it are free.
-    """
-
-    context_hash: bytes
-    tile: pa.RecordBatch
-
-    @classmethod
-    def of(cls, variation: Datagram, execution: Datagram) -> Context:
-        """Make the context of two datagrams; asks each for its Arrow table and adds the prefixes."""
-        columns: dict[str, pa.ChunkedArray] = {}
-        for datagram, prefix in ((variation, names.VARIATION_PREFIX), (execution, names.EXECUTION_PREFIX)):
-            table = datagram.as_table()
-            columns |= {prefix + name: table[name] for name in table.column_names}
-        row = pa.table([columns[field.name] for field in CONTEXT_FIELDS], schema=pa.schema(CONTEXT_FIELDS))
-        return cls.of_row(row)
-
-    @classmethod
-    def of_row(cls, row: pa.Table) -> Context:
-        """Make a context of a stored row's context columns."""
-        schema = pa.schema(CONTEXT_FIELDS)
-        row = row.select(schema.names).cast(schema)
-        digest = hash_rows({name: row[name] for name in schema.names})[0].as_py()
-        tile = row.take(pa.repeat(0, _SLICE_ROWS)).combine_chunks().to_batches()[0]
-        return cls(digest, tile)
-
-    def rows(self, count: int) -> pa.RecordBatch:
-        """Return the context columns for up to `_SLICE_ROWS` rows, without copying."""
-        return self.tile.slice(0, count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,9 +165,20 @@ class ResultCache:
     def lookup_batch(
         self, input_hashes: pa.Array, additional_constraints: Mapping[str, str] | None = None
     ) -> pa.Table | None:
-        """Return all records of a small set of input hashes that fulfil the constraints, or `None` without a table."""
-        found = self.database.lookup(self.record_path, names.INPUT_HASH, input_hashes)
-        return None if found is None else found.filter(_mask(found, additional_constraints or {}))
+        """Return all records of a small set of input hashes that fulfil the constraints, or `None` without a table.
+
+        They stand in the order of the store, with all columns.
+        """
+        source = self.database.source(self.record_path)
+        if source is None:
+            return None
+        constraints = additional_constraints or {}
+        own = [name for name in source.schema.names if name not in CONTEXT_NAMES]
+        positions, found = source.find(names.INPUT_HASH, input_hashes, list(dict.fromkeys([*own, *constraints])))
+        mask = _mask(found, constraints)
+        contexts = ContextReader(source)
+        whole = contexts.beside_table(found.filter(mask).select(own), positions.filter(mask), source.schema)
+        return pa.Table.from_batches(whole, schema=source.schema)
 
     def store_batch(
         self,
@@ -249,22 +217,31 @@ class ResultCache:
         if self.auto_flush:
             self.database.flush()
 
-    def snapshot(self, constraints: Mapping[str, str]) -> Snapshot | None:
-        """Return the keys of all records that fulfil the constraints, or `None` where nothing was ever stored."""
+    def snapshot(self, constraints: Mapping[str, str], hashes: pa.Array | None = None) -> Snapshot | None:
+        """Return the keys of all records that fulfil the constraints, or `None` where nothing was ever stored.
+
+        Args:
+            constraints: stored column → value that a record must have.
+            hashes: the input hashes that will be asked for; where they are few, the keys of other records are left out.
+        """
         source = self.database.source(self.record_path)
         if source is None:
             return None
         wanted = [names.INPUT_HASH, names.TIMESTAMP, *constraints]
-        keys: list[pa.Array] = []
-        stamps: list[pa.Array] = []
-        masks: list[pa.Array] = []
-        for batch in source.scan(wanted):
+        if hashes is not None and few(hashes, source):
+            positions, rows = source.find(names.INPUT_HASH, hashes, wanted)
+            batches = rows.to_batches()
+        else:
+            positions, batches = None, source.scan(wanted)
+        keys, stamps = [pa.array([], HASH_TYPE)], [pa.array([], UTC_TIMESTAMP)]
+        masks = [pa.array([], pa.bool_())]
+        for batch in batches:
             keys.append(batch.column(0).cast(HASH_TYPE))
             stamps.append(batch.column(1))
             masks.append(_mask(batch, constraints))
-        if not keys:
-            return Snapshot(pa.array([], HASH_TYPE), None, source)
-        return _newest_first(pa.concat_arrays(keys), pa.concat_arrays(stamps), pa.concat_arrays(masks), source)
+        return _newest_first(
+            pa.concat_arrays(keys), pa.concat_arrays(stamps), pa.concat_arrays(masks), positions, source
+        )
 
     def get_all_records(self, include_system_columns: bool = False) -> pa.Table | None:
         """Return all records, or `None` where nothing was ever stored.
@@ -303,10 +280,10 @@ def record_schema(outputs: pa.Schema) -> pa.Schema:
 def _record_batches(
     schema: pa.Schema, outputs: pa.RecordBatch, own: Sequence[pa.Array], context: Context
 ) -> Iterator[pa.RecordBatch]:
-    marker = pa.repeat(pa.scalar(context.context_hash, pa.binary()), _SLICE_ROWS)
-    key = pa.repeat(pa.scalar(PACKET_METHOD), _SLICE_ROWS)
-    for start in range(0, outputs.num_rows, _SLICE_ROWS):
-        count = min(_SLICE_ROWS, outputs.num_rows - start)
+    marker = pa.repeat(pa.scalar(context.context_hash, pa.binary()), SLICE_ROWS)
+    key = pa.repeat(pa.scalar(PACKET_METHOD), SLICE_ROWS)
+    for start in range(0, outputs.num_rows, SLICE_ROWS):
+        count = min(SLICE_ROWS, outputs.num_rows - start)
         arrays = [
             *(array.slice(start, count) for array in own),
             *(column.slice(start, count) for column in outputs.columns),
@@ -320,22 +297,31 @@ def _record_batches(
 def _mask(rows: pa.Table | pa.RecordBatch, constraints: Mapping[str, str]) -> pa.Array:
     mask: Any = pa.repeat(True, rows.num_rows)
     for column, value in constraints.items():
-        fits = pc.equal(rows.column(column), value)
-        mask = pc.and_(mask, fits.combine_chunks() if isinstance(fits, pa.ChunkedArray) else fits)
+        mask = pc.and_(mask, one_array(pc.equal(rows.column(column), value)))
     return mask
 
 
-def _newest_first(keys: pa.Array, stamps: pa.Array, mask: pa.Array, source: TableSource) -> Snapshot:
+def few(hashes: pa.Array, source: TableSource) -> bool:
+    """Tell whether it costs less to find some records by their keys than to read the keys of all."""
+    return len(hashes) * _ROWS_PER_FIND <= source.num_rows
+
+
+def _newest_first(
+    keys: pa.Array, stamps: pa.Array, mask: pa.Array, positions: pa.Array | None, source: TableSource
+) -> Snapshot:
     """Drop what does not match, and order by time where a key may repeat, so that the first match is the newest."""
-    positions: pa.Array | None = None
     if not pc.all(mask).as_py():
-        positions = pc.indices_nonzero(mask).cast(pa.int64())
+        positions = _taken(positions, pc.indices_nonzero(mask))
         keys, stamps = keys.filter(mask), stamps.filter(mask)
-    if pc.count_distinct(split_lanes(keys).a).as_py() < len(keys):
+    if len(keys) > 1 and pc.count_distinct(split_lanes(keys).a).as_py() < len(keys):
         order = pc.sort_indices(pa.table([stamps], names=["t"]), [("t", "descending")])
-        keys = keys.take(order)
-        positions = order.cast(pa.int64()) if positions is None else positions.take(order)
+        keys, positions = keys.take(order), _taken(positions, order)
     return Snapshot(keys, positions, source)
+
+
+def _taken(positions: pa.Array | None, rows: pa.Array) -> pa.Array:
+    """Return the positions of these rows, of which None stands for 0, 1, 2 and so on."""
+    return rows.cast(pa.int64()) if positions is None else positions.take(rows)
 
 
 def _hash_of(packet: Packet) -> pa.Array:

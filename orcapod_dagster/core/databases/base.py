@@ -42,11 +42,10 @@ class ArrowDatabase(ABC):
     def compact(self, path: Sequence[str]) -> None:
         """Bring what many small appends left behind into a form that is quick to read; no record changes."""
 
-    @abstractmethod
     def lookup(
         self, path: Sequence[str], column: str, keys: pa.Array, columns: Sequence[str] | None = None
     ) -> pa.Table | None:
-        """Return the records whose binary `column` is one of `keys`, in no promised order.
+        """Return the records whose binary `column` is one of `keys`, in the order of the `source`; `None` as there.
 
         Args:
             path: as in `append`.
@@ -54,3 +53,5 @@ class ArrowDatabase(ABC):
             keys: a small set, up to some thousands; for more, read the `source`.
             columns: what to return; default all.
         """
+        source = self.source(path)
+        return None if source is None else source.find(column, keys, columns or source.schema.names)[1]

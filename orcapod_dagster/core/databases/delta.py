@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import pyarrow as pa
-from deltalake import QueryBuilder
+import pyarrow.parquet as pq
 
 from orcapod_dagster.core import delta
 from orcapod_dagster.core.columns import INPUT_HASH, RECORD_ID
 from orcapod_dagster.core.compaction import MANY_FILES, compact
 from orcapod_dagster.core.databases.base import ArrowDatabase
-from orcapod_dagster.core.paths import join_uri
+from orcapod_dagster.core.key_index import IndexedFile, prune
+from orcapod_dagster.core.paths import join_uri, local_path
 from orcapod_dagster.core.sources import DeltaSource, TableSource
-from orcapod_dagster.core.storage_types import table_from_storage
 
 _PLAIN = (RECORD_ID, INPUT_HASH)
+_GROUP_ROWS = 8_192
+"""Of compacted records: reading one costs a sixth of what it does from groups of 65,536, reading all a third more."""
 
 
 class DeltaTableDatabase(ArrowDatabase):
@@ -67,9 +71,20 @@ class DeltaTableDatabase(ArrowDatabase):
                 del self._waiting[path]
 
     def _write(self, path: Sequence[str], open_records: Callable[[], pa.RecordBatchReader]) -> None:
-        delta.append(
-            self.uri(path), open_records, storage_options=self._options, plain_columns=_PLAIN, durable=self._durable
+        uri = self.uri(path)
+        written = delta.append(
+            uri, open_records, storage_options=self._options, plain_columns=_PLAIN, durable=self._durable
         )
+        self._index(uri, written.files)
+
+    def _index(self, uri: str, files: Sequence[str]) -> None:
+        """Write the key indexes of new files; whoever finds one missing makes it, so no error of this one counts."""
+        folder = local_path(uri)
+        for name in files if folder is not None else ():
+            with contextlib.suppress(OSError), pq.ParquetFile(f"{folder}/{name}") as file:
+                if INPUT_HASH in file.schema_arrow.names:
+                    read = partial(_input_hashes, file)
+                    IndexedFile(uri, name, file.metadata.num_rows, INPUT_HASH, read).make(durable=self._durable)
 
     def source(self, path: Sequence[str]) -> TableSource | None:
         """Return all records as of now; flushes first."""
@@ -86,20 +101,14 @@ class DeltaTableDatabase(ArrowDatabase):
     def compact(self, path: Sequence[str]) -> None:
         """Bring the rows of small files together, once there are many."""
         self.flush()
-        compact(self.uri(path), self._options, at_least=MANY_FILES, plain_columns=_PLAIN)
+        uri = self.uri(path)
+        done = compact(uri, self._options, at_least=MANY_FILES, plain_columns=_PLAIN, row_group_rows=_GROUP_ROWS)
+        table = None if done is None else delta.open_table(uri, self._options)
+        if done is None or table is None:
+            return
+        self._index(uri, done.made)
+        prune(uri, delta.live_files(table))
 
-    def lookup(
-        self, path: Sequence[str], column: str, keys: pa.Array, columns: Sequence[str] | None = None
-    ) -> pa.Table | None:
-        """Return the records whose `column` is one of `keys`, through the query engine, which prunes row groups."""
-        self.flush()
-        table = delta.open_table(self.uri(path), self._options)
-        if table is None:
-            return None
-        schema = delta.table_schema(table)
-        wanted = list(columns) if columns is not None else schema.names
-        chosen = ", ".join('"' + name.replace('"', '""') + '"' for name in wanted)
-        literals = ", ".join(f"X'{key.hex()}'" for key in keys.to_pylist()) or "X''"
-        query = f'SELECT {chosen} FROM records WHERE "{column}" IN ({literals})'  # noqa: S608  # quoted names, hexadecimal keys
-        found = QueryBuilder().register("records", table).execute(query)
-        return table_from_storage(pa.table(found.read_all()), pa.schema([schema.field(name) for name in wanted]))
+
+def _input_hashes(file: pq.ParquetFile) -> Iterator[pa.Array]:
+    return (batch.column(0) for batch in file.iter_batches(columns=[INPUT_HASH]))

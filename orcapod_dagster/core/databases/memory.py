@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 
-from orcapod_dagster.core.arrow import pc
 from orcapod_dagster.core.databases.base import ArrowDatabase
 from orcapod_dagster.core.sources import MemorySource, TableSource
 
@@ -45,16 +44,6 @@ class InMemoryArrowDatabase(ArrowDatabase):
             pieces = self._tables.get(tuple(path))
             if pieces:
                 pieces[:] = [pa.concat_tables(pieces).combine_chunks()]
-
-    def lookup(
-        self, path: Sequence[str], column: str, keys: pa.Array, columns: Sequence[str] | None = None
-    ) -> pa.Table | None:
-        """Return the records whose `column` is one of `keys`."""
-        table = self._table(path)
-        if table is None:
-            return None
-        found = table.filter(pc.is_in(table[column], value_set=keys.cast(table.schema.field(column).type)))
-        return found if columns is None else found.select(list(columns))
 
     def _table(self, path: Sequence[str]) -> pa.Table | None:
         with self._lock:

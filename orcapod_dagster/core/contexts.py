@@ -1,0 +1,118 @@
+"""Contexts: variation and execution context, which many records share, as one row that is broadcast over them.
+
+`CONTEXT_HASH` marks the records that share a context, so of a stored context one row is read, however many records have it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import pyarrow as pa
+
+from orcapod_dagster.core import columns as names
+from orcapod_dagster.core.arrow import pc
+from orcapod_dagster.core.converter import arrow_schema
+from orcapod_dagster.core.datagrams import Datagram
+from orcapod_dagster.core.execution_data import EXECUTION_DATA_SCHEMA
+from orcapod_dagster.core.hashing import hash_rows
+from orcapod_dagster.core.sources import TableSource
+from orcapod_dagster.core.types import Schema
+
+CONTEXT_HASH: Final = "__pf_context_hash"
+VARIATION_SCHEMA: Final = Schema(
+    dict.fromkeys(("function_name", "function_signature_hash", "function_content_hash", "git_hash"), str)
+)
+SLICE_ROWS: Final = 16_384
+
+
+def _prefixed(schema: Schema, prefix: str) -> list[pa.Field]:
+    return [pa.field(prefix + field.name, field.type, nullable=False) for field in arrow_schema(schema)]
+
+
+CONTEXT_FIELDS: Final[tuple[pa.Field, ...]] = (
+    *_prefixed(VARIATION_SCHEMA, names.VARIATION_PREFIX),
+    *_prefixed(EXECUTION_DATA_SCHEMA, names.EXECUTION_PREFIX),
+)
+CONTEXT_NAMES: Final = frozenset(field.name for field in CONTEXT_FIELDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Variation and execution context that a set of rows shares, ready to be broadcast.
+
+    Attributes:
+        context_hash: content hash of the two datagrams, 16 bytes.
+        tile: `SLICE_ROWS` equal rows with the columns `CONTEXT_FIELDS`; slices of it are free.
+    """
+
+    context_hash: bytes
+    tile: pa.RecordBatch
+
+    @classmethod
+    def of(cls, variation: Datagram, execution: Datagram) -> Context:
+        """Make the context of two datagrams; asks each for its Arrow table and adds the prefixes."""
+        columns: dict[str, pa.ChunkedArray] = {}
+        for datagram, prefix in ((variation, names.VARIATION_PREFIX), (execution, names.EXECUTION_PREFIX)):
+            table = datagram.as_table()
+            columns |= {prefix + name: table[name] for name in table.column_names}
+        row = pa.table([columns[field.name] for field in CONTEXT_FIELDS], schema=pa.schema(CONTEXT_FIELDS))
+        return cls.of_row(row)
+
+    @classmethod
+    def of_row(cls, row: pa.Table) -> Context:
+        """Make a context of a stored row's context columns."""
+        schema = pa.schema(CONTEXT_FIELDS)
+        row = row.select(schema.names).cast(schema)
+        digest = hash_rows({name: row[name] for name in schema.names})[0].as_py()
+        tile = row.take(pa.repeat(0, SLICE_ROWS)).combine_chunks().to_batches()[0]
+        return cls(digest, tile)
+
+    def rows(self, count: int) -> pa.RecordBatch:
+        """Return the context columns for up to `SLICE_ROWS` rows, without copying."""
+        return self.tile.slice(0, count)
+
+
+class ContextReader:
+    """Finds the context of stored records by its hash; each is read once.
+
+    Args:
+        source: the records.
+    """
+
+    def __init__(self, source: TableSource) -> None:
+        self._source = source
+        self._known: dict[bytes, Context] = {}
+
+    def beside(self, batch: pa.RecordBatch, positions: pa.Array, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        """Put the context columns beside records, run by run of equal contexts, without copying them.
+
+        Args:
+            batch: records with their `CONTEXT_HASH`.
+            positions: where each of them stands in the source.
+            schema: what to yield; its columns are those of the batch and `CONTEXT_FIELDS`.
+        """
+        runs = pc.run_end_encode(batch.column(CONTEXT_HASH))
+        start = 0
+        for value, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
+            context = self._read(value, positions.slice(start, 1))
+            while start < end:
+                count = min(end - start, context.tile.num_rows)
+                rows, beside = batch.slice(start, count), context.rows(count)
+                arrays = [beside.column(f.name) if f.name in CONTEXT_NAMES else rows.column(f.name) for f in schema]
+                yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+                start += count
+
+    def beside_table(self, table: pa.Table, positions: pa.Array, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        """As `beside`, for a table."""
+        start = 0
+        for batch in table.combine_chunks().to_batches():
+            yield from self.beside(batch, positions.slice(start, batch.num_rows), schema)
+            start += batch.num_rows
+
+    def _read(self, context_hash: bytes, position: pa.Array) -> Context:
+        if context_hash not in self._known:
+            row = self._source.take(position, [field.name for field in CONTEXT_FIELDS])
+            self._known[context_hash] = Context.of_row(row)
+        return self._known[context_hash]
