@@ -120,6 +120,24 @@ KEPT: dict[str, pa.Array] = {
     "run_end_encoded<int64>": _run_end_encoded(),
     "list_view<int64>": _typed(pa.list_view(pa.int64()), [1, None], []),
     "large_list_view<string>": _typed(pa.large_list_view(pa.string()), ["a", None], []),
+    "list_view<uuid>": pa.ListViewArray.from_arrays(
+        pa.array([1, 0], pa.int32()), pa.array([1, 2], pa.int32()), _with(pa.binary(16), [_UUID.bytes, None], pa.uuid())
+    ),
+    "fixed_size_list<string_view>[2]": _typed(pa.list_(pa.string_view(), 2), ["a", None]),
+    "fixed_size_list<list_view<int64>>[1]": _typed(pa.list_(pa.list_view(pa.int64()), 1), [[1, None]], [None]),
+    "fixed_size_list<run_end_encoded>[2]": pa.FixedSizeListArray.from_arrays(
+        pa.RunEndEncodedArray.from_arrays([1, 4], pa.array([None, 7])), 2, mask=pa.array([True, False])
+    ),
+    "run_end_encoded<string_view>": pa.RunEndEncodedArray.from_arrays([1, 3], pa.array([None, "a"], pa.string_view())),
+    "run_end_encoded<uuid>": pa.RunEndEncodedArray.from_arrays(
+        [1, 3], _with(pa.binary(16), [None, _UUID.bytes], pa.uuid())
+    ),
+    "dictionary<int32, string_view>": pa.DictionaryArray.from_arrays(
+        pa.array([1, None, 0], pa.int32()), pa.array(["a", "b"], pa.string_view())
+    ),
+    "dictionary<int32, decimal32>": pa.DictionaryArray.from_arrays(
+        pa.array([0, None], pa.int32()), pa.array([Decimal("1.25")], pa.decimal32(5, 2))
+    ),
     "dictionary<int32, timestamp>": pa.array([1, None], pa.timestamp("s", "UTC")).dictionary_encode(),
 }
 """Read back exactly: type, values and nulls."""
@@ -141,6 +159,7 @@ REFUSED: dict[str, pa.Array] = {
     "struct without fields": pa.array([{}], pa.struct([])),
     "list of structs without fields": pa.array([[{}]], pa.list_(pa.struct([]))),
     "struct with fields that differ by case": pa.array([{"a": 1, "A": 2}]),
+    "dictionary of uuids": pa.DictionaryArray.from_arrays([0], _with(pa.binary(16), [_UUID.bytes], pa.uuid())),
     "dictionary of lists": pa.DictionaryArray.from_arrays([0], pa.array([[1]])),
     "map with a key twice": pa.array([[("a", 1), ("a", 2)]], pa.map_(pa.string(), pa.int64())),
     "list of maps with a key twice": pa.array([[[("a", 1), ("a", 2)]]], pa.list_(pa.map_(pa.string(), pa.int64()))),

@@ -15,8 +15,6 @@ import pyarrow as pa
 
 from orcapod_dagster.core.arrow import pc
 from orcapod_dagster.core.casting import (
-    covered,
-    forbidden_nulls,
     is_binary,
     is_list,
     is_string,
@@ -24,11 +22,11 @@ from orcapod_dagster.core.casting import (
     map_parts,
     recast,
     unencoded,
-    without_views,
 )
 from orcapod_dagster.core.columns import is_reserved
 from orcapod_dagster.core.errors import ConversionError
 from orcapod_dagster.core.hashing import repeated_keys
+from orcapod_dagster.core.nulls import covered, forbidden_nulls
 
 ARROW_FIELD: Final = "orcapod.arrow_field"
 """Key in the metadata of a Delta field: its Arrow field, as a base64 Arrow IPC schema of one field."""
@@ -108,7 +106,9 @@ def storage_type(t: pa.DataType, *, in_map: bool = False) -> pa.DataType:
     if is_.is_struct(t) and t.num_fields:
         _refuse_same_names([f.name for f in t.fields], "field")
         return pa.struct([pa.field(f.name, storage_type(f.type, in_map=in_map), f.nullable) for f in t.fields])
-    if (is_.is_dictionary(t) or is_.is_run_end_encoded(t)) and not is_.is_nested(t.value_type):
+    # Arrow cannot write down the type of a dictionary of extension values: it reads back another one.
+    plain = is_.is_run_end_encoded(t) or (is_.is_dictionary(t) and not isinstance(t.value_type, pa.BaseExtensionType))
+    if plain and not is_.is_nested(t.value_type):
         return storage_type(t.value_type, in_map=in_map)
     return _leaf_type(t, in_map=in_map)
 
@@ -212,7 +212,6 @@ def to_storage(batch: pa.RecordBatch, held: pa.Schema) -> pa.RecordBatch:
 
 
 def _column_to_storage(column: pa.Array, field: pa.Field) -> pa.Array:
-    column = without_views(column)
     nulls = forbidden_nulls(column, nullable=field.nullable)
     if nulls is not None:
         raise ConversionError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from decimal import Decimal
 from itertools import accumulate
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 import pytest
 
 from orcapod_dagster.core import converter
-from orcapod_dagster.core.casting import covered, forbidden_nulls, recast, unencoded
+from orcapod_dagster.core.casting import one_array, recast, taken, unencoded
 from orcapod_dagster.core.errors import InputError, UnsupportedTypeError
 from orcapod_dagster.core.hashing import hash_rows
+from orcapod_dagster.core.nulls import covered, forbidden_nulls
 
 
 class Maker:
@@ -25,7 +26,9 @@ class Maker:
         self.pick = random.Random(seed)
 
     def array(self, depth: int, rows: int) -> pa.Array:
-        kinds = ["int", "text", "dictionary"] + ["list", "large", "fixed", "map", "struct", "runs"] * (depth > 0)
+        kinds = ["int", "text", "dictionary", "runs"] + ["list", "large", "view", "fixed", "map", "struct"] * (
+            depth > 0
+        )
         return getattr(self, f"make_{self.pick.choice(kinds)}")(depth - 1, rows)
 
     def hidden(self, rows: int) -> np.ndarray:
@@ -68,8 +71,22 @@ class Maker:
         children = [self.array(depth, rows), self.array(depth, rows)]
         return pa.StructArray.from_arrays(children, names=["x", "y"], mask=pa.array(self.hidden(rows)))
 
-    def make_runs(self, _depth: int, rows: int) -> pa.Array:
-        return self.make_int(0, rows)  # run-end encoding cannot be sliced within others by every kernel
+    def make_view(self, depth: int, rows: int) -> pa.Array:
+        child = self.array(depth, 5)
+        starts = [self.pick.randint(0, 5) for _ in range(rows)]
+        sizes = [self.pick.randint(0, 5 - start) for start in starts]
+        number = self.pick.choice([pa.int32(), pa.int64()])
+        make = pa.ListViewArray if number == pa.int32() else pa.LargeListViewArray
+        return make.from_arrays(
+            pa.array(starts, number), pa.array(sizes, number), child, mask=pa.array(self.hidden(rows))
+        )
+
+    def make_runs(self, depth: int, rows: int) -> pa.Array:
+        ends = sorted({rows, *(self.pick.randint(1, rows) for _ in range(2))}) if rows else []
+        return pa.RunEndEncodedArray.from_arrays(pa.array(ends, pa.int16()), self.make_text(depth, len(ends)))
+
+
+FLOATS = [pa.float16(), pa.float32(), pa.float64()]
 
 
 @pytest.mark.parametrize("seed", range(300))
@@ -178,3 +195,43 @@ def test_nulls_among_encoded_values_are_found(array: pa.Array) -> None:
     )
     assert forbidden_nulls(lists, nullable=True).to_pylist() == [True, False]
     assert forbidden_nulls(array.slice(1), nullable=False) is None
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        *([pa.array([number], t).dictionary_encode() for number in (0.0, -0.0, 1.5)] for t in FLOATS),
+        [
+            pa.array([f"{k}{n}" for n in range(100)]).dictionary_encode().cast(pa.dictionary(pa.int8(), pa.string()))
+            for k in "ab"
+        ],
+        [pc.run_end_encode(pa.array([number] * 20_000), pa.int16()) for number in (1, 2)],
+        [pa.DictionaryArray.from_arrays([0], pa.array([text], pa.string())) for text in ("a", None)],
+    ],
+    ids=lambda chunks: str(chunks[0].type),
+)
+def test_chunks_of_encoded_values_keep_them(chunks: list[pa.Array]) -> None:
+    """Chunks with dictionaries of their own, or many runs, become one array of the same values, also -0.0 and float16."""
+    values = [value for chunk in chunks for value in chunk.to_pylist()]
+    one = one_array(pa.chunked_array(chunks))
+    assert repr(one.to_pylist()) == repr(values)
+    assert hash_rows({"c": pa.chunked_array(chunks)}).equals(hash_rows({"c": pa.array(values, one.type)}))
+
+
+@pytest.mark.parametrize(
+    "hint", [set[Annotated[str, pa.string_view()]], TypedDict("Text", {"text": Annotated[str, pa.string_view()]})]
+)
+def test_views_are_taken(hint: Any) -> None:
+    """Sets and records hold views as any other type, though Arrow has no kernel to take them."""
+    values = [{"b", "a"} if hint.__name__ == "set" else {"text": "a"}, None]
+    assert converter.to_python(converter.to_array(values, hint | None, column="c"), hint | None) == values
+
+
+@pytest.mark.parametrize("t", [pa.string_view(), pa.list_(pa.string_view()), pa.struct([("a", pa.binary_view())])])
+def test_taken_keeps_the_type(t: pa.DataType) -> None:
+    """Rows are taken in any order, null for null, in the type that they had."""
+    values = {True: ["a", None, "b"], False: [["a"], None, []]}[t == pa.string_view()]
+    values = [{"a": b"a"}, None, {"a": None}] if pa.types.is_struct(t) else values
+    found = taken(pa.array(values, t), pa.array([2, None, 0]))
+    assert found.type == t
+    assert found.to_pylist() == [values[2], None, values[0]]

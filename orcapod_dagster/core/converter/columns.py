@@ -8,10 +8,11 @@ from typing import Any
 import pyarrow as pa
 
 from orcapod_dagster.core.arrow import pc
-from orcapod_dagster.core.casting import forbidden_nulls, is_binary, is_list, is_string, one_array, recast
+from orcapod_dagster.core.casting import is_binary, is_list, is_string, one_array, recast
 from orcapod_dagster.core.converter.codec import Element, Misfit, codec_of, split_optional, type_name
 from orcapod_dagster.core.converter.from_arrow import contains_any, origins_of_any
 from orcapod_dagster.core.errors import ConversionError, InputError, UnsupportedTypeError
+from orcapod_dagster.core.nulls import forbidden_nulls
 
 
 def arrow_field(name: str, hint: Any) -> pa.Field:
@@ -108,8 +109,8 @@ def conform(column: pa.Array | pa.ChunkedArray, hint: Any, *, name: str, owner: 
         InputError: the types do not fit, or a value would change.
     """
     codec = codec_of(split_optional(hint)[0])
-    target, source = codec.arrow_type, column.type
     array = one_array(column)
+    target, source = codec.arrow_type, array.type
     if source != target:
         if not widens(source, target):
             raise InputError(

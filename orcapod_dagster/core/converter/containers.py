@@ -21,8 +21,8 @@ from orcapod_dagster.core.casting import (
     map_array,
     map_parts,
     one_array,
-    rows_with,
     struct_array,
+    taken,
 )
 from orcapod_dagster.core.converter.codec import (
     NONE,
@@ -37,6 +37,7 @@ from orcapod_dagster.core.converter.codec import (
 from orcapod_dagster.core.converter.scalars import is_class
 from orcapod_dagster.core.errors import UnsupportedTypeError
 from orcapod_dagster.core.hashing import repeated_keys, value_lanes
+from orcapod_dagster.core.nulls import rows_with
 
 _ITEM: Final = "element"
 
@@ -121,7 +122,7 @@ class SetCodec(ListCodec):
         counts = _counts(one_array(keys["row"]).filter(first), len(array))
         return list_array(
             pc.if_else(array.is_valid(), counts, pa.nulls(len(array), pa.int64())),
-            items.take(order.filter(first)),
+            taken(items, order.filter(first)),
             self.arrow_type,
         )
 
@@ -232,7 +233,7 @@ class RecordCodec(Codec):
             return struct_array(children, self.arrow_type, None, len(values))
         null = pa.array([value is None for value in values], pa.bool_())
         spread = pc.index_in(pa.array(range(len(values)), pa.int64()), value_set=pa.array(rows, pa.int64()))
-        return struct_array([c.take(spread) for c in children], self.arrow_type, null, len(values))
+        return struct_array([taken(c, spread) for c in children], self.arrow_type, null, len(values))
 
     def _children(self, columns: list[list[Any]]) -> list[pa.Array]:
         children: list[pa.Array] = []
