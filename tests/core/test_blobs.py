@@ -186,13 +186,15 @@ def test_damage_is_told(tmp_path: Path) -> None:
 
 
 def test_a_row_of_a_table_is_opened(tmp_path: Path) -> None:
-    """`Blob.of` opens what a table holds, small or large; without the root, a large one says what is missing."""
+    """`Blob.of` opens what a table holds; without the root it says what is missing, and no path leads out of the lake."""
     bench = Bench(tmp_path, lambda x: BIG if x else b"abc")
     _, (small, large) = bench.run([0, 1])
     assert Blob.of(small).read() == b"abc"
     assert Blob.of(large, str(tmp_path)).read() == BIG
-    with pytest.raises(OSError, match=r"Open it with Blob.of\(row, root_uri\)"):
-        Blob.of(large).read()
+    outside = {**large, "path": "../" + written(tmp_path.parent, f"{tmp_path.name}.bin").name}
+    for row, root in ((large, None), (outside, str(tmp_path))):
+        with pytest.raises(OSError, match=r"Open it with Blob.of\(row, root_uri\)"):
+            Blob.of(row, root).read()
 
 
 # ---------------------------------------------------------------------------- storing

@@ -162,7 +162,10 @@ class Blob:
         if self._data is not None:
             return io.BytesIO(self._data)
         if self._file is None and self._opener is None:
-            raise OSError(f"{self._name()} lies in a lake that is not known here. Open it with Blob.of(row, root_uri).")
+            raise OSError(
+                f"{self._name()} lies in a lake that is not known here, or not at the place of its hash. Open it with "
+                "Blob.of(row, root_uri)."
+            )
         try:
             file: Any = self._opener() if self._opener is not None else open(self._file or "", "rb")  # noqa: SIM115  # the caller closes it
         except FileNotFoundError:

@@ -53,9 +53,12 @@ class BlobStore:
         self._local = folder is not None
 
     def bind(self, handles: Iterable[Blob | None]) -> None:
-        """Tell handles that came out of a table of this lake where their bytes lie."""
+        """Tell handles that came out of a table of this lake where their bytes lie.
+
+        One whose path is not that of its hash stays unbound, so that no table leads to another file.
+        """
         for blob in handles:
-            if blob is not None and blob.place is not None:
+            if blob is not None and blob.place is not None and blob.place[1] == place_of(blob.digest):
                 if self._local:
                     bind(blob, self.root, file=os.path.join(self.root, *blob.place[1].split("/")))
                 else:
