@@ -17,8 +17,9 @@ from orcapod_dagster.core.arrow import pc
 from orcapod_dagster.core.blobs.handle import Blob, bind, digest_of, stored
 from orcapod_dagster.core.blobs.keeper import FOLDER, INLINE_BYTES, WORK, Keeper, LocalKeeper, place_of
 from orcapod_dagster.core.delta import reading
-from orcapod_dagster.core.delta_files import filesystem_of, local_path
+from orcapod_dagster.core.delta_files import filesystem_of
 from orcapod_dagster.core.errors import StorageError
+from orcapod_dagster.core.paths import local_path, refuse_strange_folder
 
 _BLOCK: Final = 8 * 1024 * 1024
 LISTING: Final = pa.schema(
@@ -37,12 +38,16 @@ class BlobStore:
         root_uri: the lake: a local folder or an object store URI.
         storage_options: as deltalake takes them.
         inline_bytes: values up to this size lie in the tables themselves.
+
+    Raises:
+        LakeError: the folder of values is a symbolic link.
     """
 
     def __init__(
         self, root_uri: str, storage_options: Mapping[str, str] | None = None, *, inline_bytes: int = INLINE_BYTES
     ) -> None:
         folder = local_path(root_uri)
+        refuse_strange_folder(root_uri, FOLDER.split("/"))
         self.root = root_uri.rstrip("/") if folder is None else os.path.abspath(folder)
         self._options = dict(storage_options) if storage_options else None
         self.keeper: Keeper = (
