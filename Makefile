@@ -9,7 +9,7 @@ SHELL := /bin/bash
 VENV ?= .venv
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
-EXTRAS := ray,polars,pandas,example,dev
+EXTRAS := process-pool,ray,polars,pandas,example,dev
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.orcapod-installed
 TESTS ?= tests

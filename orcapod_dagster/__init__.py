@@ -12,6 +12,7 @@ from orcapod_dagster.io_manager import DeltaLakeIOManager
 from orcapod_dagster.resources import (
     LocalExecutorResource,
     PacketExecutorResource,
+    ProcessPoolExecutorResource,
     RayExecutorResource,
     ResultStoreResource,
     packet_resources,
@@ -25,6 +26,7 @@ __all__ = [
     "LocalExecutorResource",
     "OrcapodError",
     "PacketExecutorResource",
+    "ProcessPoolExecutorResource",
     "RayExecutorResource",
     "ResultStoreResource",
     "SkipPacket",

@@ -15,6 +15,7 @@ from orcapod_dagster.core.databases.base import ArrowDatabase
 from orcapod_dagster.core.databases.delta import DeltaTableDatabase
 from orcapod_dagster.core.executors.base import PythonFunctionExecutorProtocol
 from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor
+from orcapod_dagster.core.executors.process_pool import ProcessPoolExecutor
 from orcapod_dagster.core.executors.ray import RayExecutor
 from orcapod_dagster.core.paths import results_root
 from orcapod_dagster.core.storage import hide_options
@@ -51,6 +52,20 @@ class LocalExecutorResource(PacketExecutorResource):
     def get_executor(self) -> PythonFunctionExecutorProtocol:
         """Return a local executor."""
         return LocalPythonFunctionExecutor()
+
+
+class ProcessPoolExecutorResource(PacketExecutorResource):
+    """Runs packet functions on the cores of this machine, many rows per task.
+
+    Needs the extra `process-pool`. Steps that run at once share the workers; one asset takes fewer or more by
+    `executor_options={"max_workers": …}`.
+    """
+
+    max_workers: int | None = Field(default=None, ge=1, description="Processes at a time; default one per core.")
+
+    def get_executor(self) -> PythonFunctionExecutorProtocol:
+        """Return a process pool; its workers start with the first row that has to be computed."""
+        return ProcessPoolExecutor(self.max_workers)
 
 
 class RayExecutorResource(PacketExecutorResource):

@@ -11,6 +11,7 @@ from orcapod_dagster.core.executors.base import (
     PythonFunctionExecutorProtocol,
 )
 from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor
+from orcapod_dagster.core.executors.process_pool import ProcessPoolExecutor
 from orcapod_dagster.core.executors.ray import RayExecutor
 from orcapod_dagster.core.files import Directory, File
 from orcapod_dagster.core.packet_function import (
@@ -42,6 +43,7 @@ __all__ = [
     "PacketFunctionProtocol",
     "PacketFunctionProxy",
     "PacketFunctionWrapper",
+    "ProcessPoolExecutor",
     "PythonFunctionExecutorBase",
     "PythonFunctionExecutorProtocol",
     "PythonPacketFunction",

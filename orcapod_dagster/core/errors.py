@@ -9,6 +9,7 @@ OrcapodError
 ├── PacketError (RuntimeError)          a user's function raised; the cause is the original exception
 ├── PacketFailuresError (RuntimeError)  a run ended with failed packets
 ├── ExecutorError (RuntimeError)        an executor could not do its work (infrastructure, not the user's function)
+├── WorkerDeathError (RuntimeError)     a packet ended the worker process that ran it
 ├── UnboundFunctionError (RuntimeError) a proxy was called before a function was bound to it
 ├── LakeError (RuntimeError)            a table or the lake is not what it should be
 │   ├── LakeFormatError                 it was written by another version of the format
@@ -57,6 +58,10 @@ class PacketFailuresError(OrcapodError, RuntimeError):
 
 class ExecutorError(OrcapodError, RuntimeError):
     """An executor could not do its work; the user's function is not to blame."""
+
+
+class WorkerDeathError(OrcapodError, RuntimeError):
+    """The worker process that ran a packet ended, and so again when it was tried alone."""
 
 
 class UnboundFunctionError(OrcapodError, RuntimeError):

@@ -7,48 +7,24 @@ import functools
 import logging
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any, Final, Self
 
 from orcapod_dagster.core import skip
 from orcapod_dagster.core.blobs import handle, keeper
 from orcapod_dagster.core.errors import ExecutorError, MissingExtraError
-from orcapod_dagster.core.executors import ray_worker, slices
-from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorBase, RowBatch, row_failures
+from orcapod_dagster.core.executors import ray_worker, row_worker, slices
+from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorBase, RowBatch
 from orcapod_dagster.core.executors.own_modules import own_modules, pickled_by_value
+from orcapod_dagster.core.executors.tasks import Piece, TaskRun, unpacked
 from orcapod_dagster.core.types import Schema
 
 # With more rows of a trivial function, results leave Ray's inline limit and take the slower way of the object store.
 _MAX_ROWS: Final = 8_192
-_GROWTH: Final = 16
 _TASKS_PER_SLOT: Final = 2
 _SLOTS_SECONDS: Final = 5.0
 _CANCEL_SECONDS: Final = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """Consecutive rows of a batch, `first` up to `last` (exclusive)."""
-
-    batch: RowBatch
-    first: int
-    last: int
-
-    def values(self) -> tuple[Any, Any, int]:
-        """Return columns, keyword columns and number of just these rows."""
-        span = slice(self.first, self.last)
-        keywords = {name: column[span] for name, column in self.batch.keyword_columns.items()}
-        return tuple(column[span] for column in self.batch.columns), keywords, self.last - self.first
-
-    def split(self, rows: int) -> tuple[_Piece, _Piece | None]:
-        """Return the first `rows` rows and what is left, if anything."""
-        if self.last - self.first <= rows:
-            return self, None
-        middle = self.first + rows
-        return _Piece(self.batch, self.first, middle), _Piece(self.batch, middle, self.last)
 
 
 class RayExecutor(PythonFunctionExecutorBase):
@@ -175,46 +151,19 @@ class RayExecutor(PythonFunctionExecutorBase):
         return options
 
 
-class _Run:
+class _Run(TaskRun):
     """The tasks of one `run_rows`."""
 
     def __init__(self, ray: Any, executor: RayExecutor, fn: Callable[..., Any], slice_seconds: float) -> None:
+        super().__init__(slice_seconds, _MAX_ROWS)
         self._ray = ray
         self._executor = executor
-        self._seconds = slice_seconds
         self._options = executor.remote_options()
         self._task = _task().options(**self._options)
-        self._modules = [slices, skip, handle, keeper, ray_worker, *own_modules(fn)]
+        self._modules = [slices, skip, handle, keeper, row_worker, *own_modules(fn)]
         # Ray gets one object; the function is apart in it, because unpickling it may need what the worker sets up.
-        self._payload = ray.put((self._dumps(ray_worker.RowWorker), self._dumps(fn)))
-        self._rows = 1
+        self._payload = ray.put((self._dumps(row_worker.RowWorker), self._dumps(fn)))
         self._window, self._window_until = 1, 0.0
-
-    def results(self, batches: Iterable[RowBatch]) -> Iterator[BatchResult]:
-        """Keep the window full, and yield what finishes first."""
-        running: dict[Any, _Piece] = {}
-        waiting: deque[_Piece] = deque()
-        source = (_Piece(batch, 0, batch.length) for batch in batches if batch.length)
-        try:
-            while True:
-                while len(running) < self._slots():
-                    piece = waiting.popleft() if waiting else next(source, None)
-                    if piece is None:
-                        break
-                    piece, rest = piece.split(self._rows)
-                    if rest is not None:
-                        waiting.appendleft(rest)
-                    running[self._submit(piece)] = piece
-                if not running:
-                    return
-                ready, _ = self._ray.wait(list(running), num_returns=1)
-                piece = running.pop(ready[0])
-                result = self._collect(ready[0], piece)
-                if result.length < piece.last - piece.first:
-                    waiting.appendleft(_Piece(piece.batch, piece.first + result.length, piece.last))
-                yield result
-        finally:
-            self._cancel(list(running))
 
     def _slots(self) -> int:
         """Return how many tasks may be under way; looked up again now and then, because clusters grow and shrink."""
@@ -228,63 +177,41 @@ class _Run:
         with pickled_by_value(self._ray.cloudpickle, self._modules):
             return self._ray.cloudpickle.dumps(value)
 
-    def _submit(self, piece: _Piece) -> Any:
+    def _submit(self, piece: Piece) -> Hashable:
         # In a list, the payload stays a reference, and a worker fetches it once for all its tasks.
         return self._task.remote([self._payload], self._dumps(piece.values()), self._seconds)
 
-    def _collect(self, reference: Any, piece: _Piece) -> BatchResult:
+    def _finished(self, running: Mapping[Any, Piece]) -> Any:
+        ready, _ = self._ray.wait(list(running), num_returns=1)
+        return ready[0]
+
+    def _collect(self, task: Any, piece: Piece) -> BatchResult:
         loads = self._ray.cloudpickle.loads
         try:
-            packed, seconds, failures = loads(self._ray.get(reference))
-            outputs = loads(packed)
+            return unpacked(self._ray.get(task), loads, piece.start, self._executor.get_executor_data())
         except self._ray.exceptions.TaskCancelledError as error:
             raise KeyboardInterrupt("a Ray task was interrupted") from error
         except Exception as error:
             raise ExecutorError(
-                f"Ray lost a task of {piece.last - piece.first} rows: {_reason(error)}. Everything finished before is "
+                f"Ray lost a task of {piece.length} rows: {_reason(error)}. Everything finished before is "
                 "kept; see Ray's own log, and run again."
             ) from error
-        durations = seconds.tolist()
-        self._adapt(piece.last - piece.first, len(outputs), sum(durations))
-        start = piece.batch.start + piece.first
-        found = [slices.SliceFailure(f[0], _load_error(loads, f), *f[2:]) for f in failures]
-        data = self._executor.get_executor_data()
-        return BatchResult(start, len(outputs), outputs, durations, row_failures(found, start), data)
 
-    def _adapt(self, sent: int, done: int, seconds: float) -> None:
-        """Choose the rows of the next tasks: about half a slice, because a task that is cut short has to be sent twice."""
-        fitting = int(0.5 * self._seconds * done / max(seconds, 1e-9))
-        most = self._rows * _GROWTH if sent >= self._rows else self._rows
-        self._rows = max(1, min(fitting, most, _MAX_ROWS))
-
-    def _cancel(self, references: list[Any]) -> None:
+    def _cancel(self, running: list[Any]) -> None:
         """Stop what still runs: first asked, and after a second by the end of its worker process."""
-        if not references or not self._ray.is_initialized():
+        if not running or not self._ray.is_initialized():
             return
-        for reference in references:
-            self._ray.cancel(reference, force=False)
-        _, left = self._ray.wait(references, num_returns=len(references), timeout=_CANCEL_SECONDS)
-        for reference in left:
-            self._ray.cancel(reference, force=True)
+        for task in running:
+            self._ray.cancel(task, force=False)
+        _, left = self._ray.wait(running, num_returns=len(running), timeout=_CANCEL_SECONDS)
+        for task in left:
+            self._ray.cancel(task, force=True)
 
 
 @functools.cache
 def _task() -> Any:
     # One remote function for all runs of this process: Ray exports it once per cluster.
     return _import_ray().remote(ray_worker.make_task())
-
-
-def _load_error(loads: Callable[[bytes], Any], failure: tuple[Any, ...]) -> BaseException:
-    """Return the user's exception, or a stand-in of the same text where it cannot be pickled."""
-    _, packed, error_type, message = failure[:4]
-    if packed is not None:
-        try:
-            error = loads(packed)
-        except Exception:  # noqa: BLE001  # unpickling calls the user's class, which may raise anything
-            error = None
-        if isinstance(error, BaseException):
-            return error
-    return RuntimeError(f"{error_type}: {message}")
 
 
 def _slots(cluster: Mapping[str, float], options: Mapping[str, Any]) -> int:

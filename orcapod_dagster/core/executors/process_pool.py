@@ -1,0 +1,268 @@
+"""ProcessPoolExecutor: on the cores of this machine, many rows per task; a packet that kills its worker fails alone."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import mmap
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from multiprocessing.connection import Pipe, wait
+from typing import Any, Final, Self
+
+from orcapod_dagster.core import skip
+from orcapod_dagster.core.blobs import handle, keeper
+from orcapod_dagster.core.errors import ExecutorError, MissingExtraError, WorkerDeathError
+from orcapod_dagster.core.executors import pool_worker, row_worker, slices
+from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorBase, RowBatch, RowFailure
+from orcapod_dagster.core.executors.budget import WorkerBudget, cores
+from orcapod_dagster.core.executors.own_modules import own_modules, pickled_by_value
+from orcapod_dagster.core.executors.tasks import Piece, TaskRun, unpacked
+from orcapod_dagster.core.types import Schema
+
+_MAX_ROWS: Final = 16_384
+_LOOK_SECONDS: Final = 0.2
+# The worker finds all else in what it is sent, so it starts in the time of a bare interpreter.
+_BOOT: Final = (
+    "import sys; from multiprocessing.connection import Connection; c = Connection(int(sys.argv[1])); "
+    "sys.path[:] = c.recv(); c.recv()(c, int(sys.argv[2]), int(sys.argv[3]), c.recv())"
+)
+
+
+class ProcessPoolExecutor(PythonFunctionExecutorBase):
+    """Runs rows in worker processes of this machine; steps that run at once share its cores.
+
+    Functions and the user's own modules travel by value, so workers run the code that this process has loaded, also
+    from notebooks and `__main__`, which is not imported again. A worker that dies (a crash in C code, too little
+    memory) costs the rows of its task, which run again; the packet at which it died runs alone, and fails if its worker
+    dies again. Workers end with the run, and with this process however that ends.
+
+    Args:
+        max_workers: processes at a time; default one per core. Steps that run at once have so many together.
+
+    Raises:
+        MissingExtraError: at the first run, when cloudpickle is not installed.
+    """
+
+    executor_type_id = "process_pool"
+    supports_concurrent_execution = True
+
+    def __init__(self, max_workers: int | None = None) -> None:
+        if max_workers is not None and max_workers < 1:
+            raise ValueError(f"max_workers is {max_workers}; give at least 1, or None for one per core.")
+        self._max_workers = max_workers
+
+    def with_options(self, **opts: Any) -> Self:
+        """Return a new executor with another `max_workers`.
+
+        Raises:
+            TypeError: there is no such option.
+        """
+        max_workers = opts.pop("max_workers", self._max_workers)
+        if opts:
+            raise TypeError(f"executor 'process_pool' has the option max_workers; got {sorted(opts)}. Leave them out.")
+        return type(self)(max_workers)
+
+    def get_executor_data(self) -> dict[str, Any]:
+        """Return the type and how many workers there are at most."""
+        return {"executor_type": self.executor_type_id, "max_workers": self._max_workers or cores()}
+
+    def get_executor_data_schema(self) -> Schema:
+        """Return the schema of `get_executor_data`."""
+        return Schema({"executor_type": str, "max_workers": int})
+
+    def execute_callable(
+        self,
+        fn: Callable[..., Any],
+        kwargs: Mapping[str, Any],
+        executor_options: Mapping[str, Any] | None = None,
+        *,
+        logger: logging.Logger | None = None,
+    ) -> Any:
+        """Run one call in a worker of its own."""
+        batch = RowBatch((), {name: [value] for name, value in kwargs.items()}, 0, 1)
+        (result,) = self.run_rows(fn, [batch], executor_options=executor_options)
+        for failure in result.failures:
+            raise failure.error
+        return result.outputs[0]
+
+    async def async_execute_callable(
+        self,
+        fn: Callable[..., Any],
+        kwargs: Mapping[str, Any],
+        executor_options: Mapping[str, Any] | None = None,
+        *,
+        logger: logging.Logger | None = None,
+    ) -> Any:
+        """Run one call in a worker of its own, waiting for it in a thread."""
+        return await slices.call_in_thread(lambda: self.execute_callable(fn, kwargs, executor_options, logger=logger))
+
+    def run_rows(
+        self,
+        fn: Callable[..., Any],
+        batches: Iterable[RowBatch],
+        *,
+        executor_options: Mapping[str, Any] | None = None,
+        slice_seconds: float = 1.0,
+    ) -> Iterator[BatchResult]:
+        """Run rows as tasks of about `slice_seconds`, one per worker at a time, in order of completion."""
+        executor = self.with_options(**executor_options) if executor_options else self
+        return _Run(executor.get_executor_data(), fn, slice_seconds).results(batches)
+
+
+class _Run(TaskRun):
+    """The workers and tasks of one `run_rows`; a worker starts when there is a task for it."""
+
+    def __init__(self, data: Mapping[str, Any], fn: Callable[..., Any], slice_seconds: float) -> None:
+        super().__init__(slice_seconds, _MAX_ROWS)
+        self._data = data
+        self._cloudpickle = _import_cloudpickle()
+        self._modules = [slices, skip, handle, keeper, row_worker, pool_worker, *own_modules(fn)]
+        self._payload = (self._dumps(pool_worker.serve), self._dumps(fn))
+        self._budget: WorkerBudget | None = None
+        self._lifeline = (-1, -1)
+        self._idle: list[_Worker] = []
+        self._suspects: set[int] = set()
+
+    def results(self, batches: Iterable[RowBatch]) -> Iterator[BatchResult]:
+        """Start with the first row that is asked for, and leave nothing behind."""
+        self._lifeline = os.pipe()
+        try:
+            with WorkerBudget(self._data["max_workers"]) as self._budget:
+                yield from super().results(batches)
+        finally:
+            for end in self._lifeline:
+                os.close(end)
+
+    def _dumps(self, value: Any) -> bytes:
+        with pickled_by_value(self._cloudpickle, self._modules):
+            return self._cloudpickle.dumps(value)
+
+    def _slots(self) -> int:
+        assert self._budget is not None
+        return self._budget.share()
+
+    def _submit(self, piece: Piece) -> _Worker:
+        worker = self._idle.pop() if self._idle else _Worker(self._payload, self._lifeline[0])
+        worker.send(self._dumps(piece.values()), self._seconds)
+        return worker
+
+    def _finished(self, running: Mapping[_Worker, Piece]) -> _Worker:
+        """Wait for an answer, or the end of a worker; a child that it left may hold its connection open."""
+        by_connection = {worker.connection: worker for worker in running}
+        while True:
+            ready = wait(list(by_connection), _LOOK_SECONDS)
+            if ready:
+                return by_connection[ready[0]]  # type: ignore[index]  # connections in, connections out
+            dead = next((worker for worker in running if worker.is_dead()), None)
+            if dead is not None:
+                return dead
+
+    def _collect(self, task: _Worker, piece: Piece) -> BatchResult | list[Piece]:
+        answer = task.answer()
+        if answer is None:
+            return self._after_death(task, piece)
+        self._idle.append(task)
+        if not answer:
+            raise KeyboardInterrupt("a row in a worker process was interrupted")
+        return unpacked(answer, self._cloudpickle.loads, piece.start, dict(self._data))
+
+    def _after_death(self, worker: _Worker, piece: Piece) -> BatchResult | list[Piece]:
+        """Return the failure of the packet that killed its worker twice, else the rows to run again, that one alone."""
+        begun, first_task, how = worker.rows_begun(), worker.tasks == 1, worker.bury()
+        if first_task and not begun:
+            raise ExecutorError(
+                f"A worker process ended {how} before its first row. Everything finished before is kept. See what it wrote "
+                "to the error stream; mend what the function's module does when it is loaded, or give it memory."
+            )
+        if piece.length == 1:
+            if piece.start in self._suspects:
+                return self._failure(piece.start, how)
+            self._suspects.add(piece.start)
+            return [piece]
+        if not 0 < begun <= piece.length:
+            return [part for part in piece.split(piece.length // 2) if part is not None]
+        guilty = piece.first + begun - 1
+        self._suspects.add(piece.batch.start + guilty)
+        spans = ((piece.first, guilty), (guilty, guilty + 1), (guilty + 1, piece.last))
+        return [Piece(piece.batch, first, last) for first, last in spans if first < last]
+
+    def _failure(self, row: int, how: str) -> BatchResult:
+        error = WorkerDeathError(f"The worker process that ran this packet ended {how}, and again when it ran alone.")
+        failure = RowFailure(row, error, type(error).__qualname__, str(error), "", 0.0)
+        return BatchResult(row, 1, [None], [0.0], (failure,), dict(self._data))
+
+    def _cancel(self, running: list[_Worker]) -> None:
+        for worker in (*running, *self._idle):
+            worker.end()
+
+
+class _Worker:
+    """One worker process, and what it was last sent."""
+
+    def __init__(self, payload: tuple[bytes, bytes], lifeline: int) -> None:
+        self.connection, theirs = Pipe()
+        self.tasks = 0
+        with theirs, tempfile.TemporaryFile() as shared:
+            shared.truncate(8)
+            self._mark = mmap.mmap(shared.fileno(), 8)
+            handles = (theirs.fileno(), lifeline, shared.fileno())
+            # A group of its own: Ctrl-C in a terminal is this process's to answer, and its end takes its children along.
+            self._process = subprocess.Popen(  # noqa: S603  # this interpreter, with our own text
+                [sys.executable, "-c", _BOOT, *map(str, handles)], pass_fds=handles, process_group=0
+            )
+        serve, function = payload
+        with contextlib.suppress(OSError):  # it is dead already; whoever asks for an answer finds out
+            self.connection.send(sys.path)
+            self.connection.send_bytes(serve)
+            self.connection.send(function)
+
+    def send(self, rows: bytes, seconds: float) -> None:
+        """Send a task."""
+        self.tasks += 1
+        self._mark[:] = bytes(8)
+        with contextlib.suppress(OSError):  # as above
+            self.connection.send((rows, seconds))
+
+    def answer(self) -> bytes | None:
+        """Return the packed result of the task, or `None` where the worker is dead."""
+        try:
+            return self.connection.recv_bytes() if self.connection.poll() else None
+        except (EOFError, OSError):
+            return None
+
+    def rows_begun(self) -> int:
+        """Return how many rows of the task were begun."""
+        return int.from_bytes(self._mark[:8], sys.byteorder)
+
+    def is_dead(self) -> bool:
+        """Tell whether the process has ended."""
+        return self._process.poll() is not None
+
+    def end(self) -> str:
+        """End the process and its children, and return how it ended ("by signal SIGSEGV", "with exit code 3")."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        code = self._process.wait()
+        self.connection.close()
+        return f"by signal {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+
+    def bury(self) -> str:
+        """Do the same for a worker that hung up: its own end is waited for, briefly."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_LOOK_SECONDS)
+        return self.end()
+
+
+def _import_cloudpickle() -> Any:
+    try:
+        return importlib.import_module("cloudpickle")
+    except ImportError as error:
+        raise MissingExtraError(
+            "cloudpickle is not installed. Install it: pip install 'orcapod-dagster[process-pool]'."
+        ) from error

@@ -1,0 +1,104 @@
+"""What calls a function in a worker process; sent there by value, because the worker need not have this package."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from array import array
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from orcapod_dagster.core.blobs.handle import Blob
+from orcapod_dagster.core.blobs.keeper import output_directory
+from orcapod_dagster.core.executors.slices import (
+    EventLoopThread,
+    SliceFailure,
+    SliceResult,
+    describe,
+    is_async,
+    run_slice,
+)
+from orcapod_dagster.core.skip import SkipPacket
+
+
+class RowWorker:
+    """The user's function in a worker process, with the event loop that its async calls share.
+
+    Args:
+        function: the function, pickled.
+        pickler: name of the module that pickled it; values go both ways by it.
+        before_call: called before each row, in the worker.
+    """
+
+    def __init__(self, function: bytes, pickler: str, before_call: Callable[[], None] | None = None) -> None:
+        _provide_package()
+        self._pickler = importlib.import_module(pickler)
+        loaded = self._pickler.loads(function)
+        self._function = loaded if before_call is None else _announced(loaded, before_call)
+        self._loop = EventLoopThread()
+
+    def run(self, rows: bytes, seconds: float) -> bytes:
+        """Run a finished prefix of the rows: pickled columns, keyword columns and length in, a packed result out."""
+        columns, keywords, length = self._pickler.loads(rows)
+        return self._pack(run_slice(self._function, columns, keywords, 0, length, seconds, self._loop))
+
+    def _pack(self, result: SliceResult) -> bytes:
+        """Pickle a result as plain tuples; an output that cannot be pickled is its row's failure alone."""
+        packed = self._try_dumps(result.outputs)
+        if packed is None:
+            result = self._without_unpicklable(result)
+            packed = self._try_dumps(result.outputs)
+        failures = [(f.row, self._try_dumps(f.error), *f[2:]) for f in result.failures]
+        # Durations of 4 bytes, exact to a ten-millionth, help results of small values stay below the 100 KB that Ray sends inline.
+        return self._pickler.dumps((packed, array("f", result.durations), failures))
+
+    def _without_unpicklable(self, result: SliceResult) -> SliceResult:
+        outputs, failures = list(result.outputs), list(result.failures)
+        for row, output in enumerate(outputs):
+            try:
+                self._pickler.dumps(output)
+            except Exception as error:  # noqa: BLE001  # pickling runs users' `__reduce__`, which may raise anything
+                outputs[row] = None
+                failures.append(describe(error, row, result.durations[row]))
+        return SliceResult(outputs, result.durations, sorted(failures, key=_row))
+
+    def _try_dumps(self, value: Any) -> bytes | None:
+        try:
+            return self._pickler.dumps(value)
+        except Exception:  # noqa: BLE001  # as above; the caller has a stand-in
+            return None
+
+
+def _row(failure: SliceFailure) -> int:
+    return failure.row
+
+
+def _announced(function: Callable[..., Any], before_call: Callable[[], None]) -> Callable[..., Any]:
+    """Return the function, sync or async as it is, that says so before each call."""
+    if is_async(function):
+
+        async def awaited(*values: Any, **keywords: Any) -> Any:
+            before_call()
+            return await function(*values, **keywords)
+
+        return awaited
+
+    def called(*values: Any, **keywords: Any) -> Any:
+        before_call()
+        return function(*values, **keywords)
+
+    return called
+
+
+def _provide_package() -> None:
+    """Let functions import what they need of this package in a worker that lacks it."""
+    if "orcapod_dagster" in sys.modules or importlib.util.find_spec("orcapod_dagster") is not None:
+        return
+    provided = {"SkipPacket": SkipPacket, "Blob": Blob, "output_directory": output_directory}
+    for name in ("orcapod_dagster", "orcapod_dagster.core", "orcapod_dagster.core.skip"):
+        module = ModuleType(name, "Stands in for orcapod_dagster, which is not installed here.")
+        module.__path__ = []
+        vars(module).update(provided)
+        sys.modules[name] = module

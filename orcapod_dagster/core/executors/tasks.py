@@ -1,0 +1,144 @@
+"""Rows as tasks of about one length: the loop that executors with workers share.
+
+How many rows make a task is found while they run. A task that reaches its bound gives back its finished rows, and the
+rest is sent again. Only as many tasks as there are places for are under way, so rows never pile up at the workers.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from orcapod_dagster.core.executors.base import BatchResult, RowBatch, row_failures
+from orcapod_dagster.core.executors.slices import SliceFailure
+
+_GROWTH: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Consecutive rows of a batch, `first` up to `last` (exclusive)."""
+
+    batch: RowBatch
+    first: int
+    last: int
+
+    @property
+    def start(self) -> int:
+        """Position of the first row in the stream of all rows."""
+        return self.batch.start + self.first
+
+    @property
+    def length(self) -> int:
+        """Number of rows."""
+        return self.last - self.first
+
+    def values(self) -> tuple[tuple[Any, ...], Mapping[str, Any], int]:
+        """Return columns, keyword columns and number of just these rows."""
+        span = slice(self.first, self.last)
+        keywords = {name: column[span] for name, column in self.batch.keyword_columns.items()}
+        return tuple(column[span] for column in self.batch.columns), keywords, self.length
+
+    def split(self, rows: int) -> tuple[Piece, Piece | None]:
+        """Return the first `rows` rows and what is left, if anything."""
+        if self.length <= rows:
+            return self, None
+        middle = self.first + rows
+        return Piece(self.batch, self.first, middle), Piece(self.batch, middle, self.last)
+
+
+class TaskRun(ABC):
+    """One run of rows as tasks.
+
+    Args:
+        slice_seconds: how long a task may take; at least one row is always run.
+        max_rows: the most rows of a task.
+    """
+
+    def __init__(self, slice_seconds: float, max_rows: int) -> None:
+        self._seconds = slice_seconds
+        self._max_rows = max_rows
+        self._rows = 1
+
+    @abstractmethod
+    def _slots(self) -> int:
+        """Return how many tasks may be under way now."""
+
+    @abstractmethod
+    def _submit(self, piece: Piece) -> Hashable:
+        """Send a task, and return what stands for it."""
+
+    @abstractmethod
+    def _finished(self, running: Mapping[Any, Piece]) -> Any:
+        """Wait until a task is finished, and return what stands for it."""
+
+    @abstractmethod
+    def _collect(self, task: Any, piece: Piece) -> BatchResult | list[Piece]:
+        """Return the result of a finished task, or what is to be run in its place where it came to nothing."""
+
+    @abstractmethod
+    def _cancel(self, running: list[Any]) -> None:
+        """End what still runs, and free what the run holds."""
+
+    def results(self, batches: Iterable[RowBatch]) -> Iterator[BatchResult]:
+        """Keep every place taken, and yield what finishes first."""
+        running: dict[Any, Piece] = {}
+        waiting: deque[Piece] = deque()
+        source = (Piece(batch, 0, batch.length) for batch in batches if batch.length)
+        try:
+            while True:
+                self._fill(running, waiting, source)
+                if not running:
+                    return
+                task = self._finished(running)
+                piece = running.pop(task)
+                found = self._collect(task, piece)
+                if isinstance(found, list):
+                    waiting.extendleft(reversed(found))
+                    continue
+                self._adapt(piece.length, found)
+                if found.length < piece.length:
+                    waiting.appendleft(Piece(piece.batch, piece.first + found.length, piece.last))
+                yield found
+        finally:
+            self._cancel(list(running))
+
+    def _fill(self, running: dict[Any, Piece], waiting: deque[Piece], source: Iterator[Piece]) -> None:
+        while len(running) < self._slots():
+            piece = waiting.popleft() if waiting else next(source, None)
+            if piece is None:
+                return
+            piece, rest = piece.split(self._rows)
+            if rest is not None:
+                waiting.appendleft(rest)
+            running[self._submit(piece)] = piece
+
+    def _adapt(self, sent: int, done: BatchResult) -> None:
+        """Choose the rows of the next tasks: about half a slice, because a task that is cut short has to be sent twice."""
+        fitting = int(0.5 * self._seconds * done.length / max(sum(done.durations), 1e-9))
+        most = self._rows * _GROWTH if sent >= self._rows else self._rows
+        self._rows = max(1, min(fitting, most, self._max_rows))
+
+
+def unpacked(packed: bytes, loads: Callable[[bytes], Any], start: int, data: Mapping[str, Any]) -> BatchResult:
+    """Return what a `RowWorker` packed, for rows that began at `start` in the stream."""
+    outputs, seconds, failures = loads(packed)
+    values = loads(outputs)
+    found = [SliceFailure(f[0], _load_error(loads, f), *f[2:]) for f in failures]
+    return BatchResult(start, len(values), values, seconds.tolist(), row_failures(found, start), data)
+
+
+def _load_error(loads: Callable[[bytes], Any], failure: tuple[Any, ...]) -> BaseException:
+    """Return the user's exception, or a stand-in of the same text where it cannot be pickled."""
+    _, packed, error_type, message = failure[:4]
+    if packed is not None:
+        try:
+            error = loads(packed)
+        except Exception:  # noqa: BLE001  # unpickling calls the user's class, which may raise anything
+            error = None
+        if isinstance(error, BaseException):
+            return error
+    return RuntimeError(f"{error_type}: {message}")

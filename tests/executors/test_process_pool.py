@@ -1,0 +1,218 @@
+"""The process pool: the conformance suite, packets that kill their worker, and processes that must not stay behind."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orcapod_dagster.core.errors import ExecutorError, WorkerDeathError
+from orcapod_dagster.core.executors.budget import WorkerBudget
+from orcapod_dagster.core.executors.process_pool import ProcessPoolExecutor
+from orcapod_dagster.testing.executors import ExecutorConformance, gather, make_batches
+
+
+class TestProcessPool(ExecutorConformance):
+    start_seconds = 10.0
+
+    def make_executor(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(2)
+
+
+def die(how: str) -> None:
+    if how == "segfault":
+        ctypes.string_at(0)
+    if how == "exit":
+        os._exit(3)
+    if how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [("segfault", "SIGSEGV"), ("exit", "exit code 3"), ("kill", "SIGKILL")],
+    ids=["segfault", "exit", "kill"],
+)
+def test_a_packet_that_kills_its_worker_fails_alone(how: str, says: str) -> None:
+    """Of many packets, only those at which their worker dies fail, by how it died; all others have their value."""
+    guilty = {7, 8, 150, 299}
+
+    def work(x: int) -> int:
+        if x in guilty:
+            die(how)
+        return 2 * x
+
+    outputs, slices = gather(ProcessPoolExecutor(2).run_rows(work, make_batches(range(300), rows=100)), 300)
+    assert outputs == [None if x in guilty else 2 * x for x in range(300)]
+    failures = {failure.row: failure for result in slices.values() for failure in result.failures}
+    assert set(failures) == guilty
+    assert all(isinstance(f.error, WorkerDeathError) and says in f.message for f in failures.values())
+
+
+def test_a_packet_that_died_by_accident_is_tried_again(tmp_path: Path) -> None:
+    """A packet whose worker was killed from outside once is computed after all."""
+    mark = tmp_path / "died"
+
+    def work(x: int) -> int:
+        if x == 5 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return x
+
+    assert gather(ProcessPoolExecutor(1).run_rows(work, make_batches(range(20))), 20)[0] == list(range(20))
+
+
+def test_a_packet_whose_result_kills_the_worker_fails_alone() -> None:
+    """A result at whose pickling the worker dies costs its packet, and no other."""
+
+    class Deadly:
+        def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+            os._exit(4)
+
+    def work(x: int) -> object:
+        return Deadly() if x == 3 else x
+
+    outputs, slices = gather(ProcessPoolExecutor(1).run_rows(work, make_batches(range(9))), 9)
+    assert outputs == [None if x == 3 else x for x in range(9)]
+    assert [f.row for f in slices[3].failures] == [3]
+
+
+def test_a_worker_that_cannot_start_is_no_packets_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that ends before its first row is an infrastructure error, which says so."""
+
+    class Deadly:
+        def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+            return os._exit, (5,)
+
+    deadly = Deadly()
+
+    def work(x: int) -> int:
+        return x if deadly else 0
+
+    with pytest.raises(ExecutorError, match="exit code 5 before its first row"):
+        list(ProcessPoolExecutor(1).run_rows(work, make_batches(range(3))))
+
+
+def test_workers_run_at_once() -> None:
+    """Two workers sleep at the same time."""
+
+    def work(x: int) -> int:
+        time.sleep(0.2)
+        return os.getpid()
+
+    began = time.monotonic()
+    outputs, _ = gather(ProcessPoolExecutor(2).run_rows(work, make_batches(range(12)), slice_seconds=0.1), 12)
+    assert len(set(outputs)) == 2
+    assert time.monotonic() - began < 12 * 0.2
+
+
+def test_what_the_function_holds_is_loaded_once_per_worker() -> None:
+    """A module-level cache of the function's own is filled once in each worker, not once per task."""
+    seen: list[int] = []
+
+    def work(x: int) -> int:
+        seen.append(x)
+        return len(seen)
+
+    outputs, _ = gather(ProcessPoolExecutor(1).run_rows(work, make_batches(range(50), rows=10)), 50)
+    assert max(outputs) == 50
+
+
+SCRIPT = """
+import os, sys, time
+from orcapod_dagster.core.executors.process_pool import ProcessPoolExecutor
+from orcapod_dagster.testing.executors import make_batches
+
+HANG = len(sys.argv) > 1
+
+def helper(x):
+    return x + 1
+
+def work(x):
+    if x and HANG:
+        print(os.getpid(), flush=True)
+        time.sleep(60)
+    return helper(x)
+
+if HANG:
+    list(ProcessPoolExecutor(2).run_rows(work, make_batches(range(10)), slice_seconds=0.0))
+print(sum(sum(r.outputs) for r in ProcessPoolExecutor(2).run_rows(work, make_batches(range(10)))))
+"""
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    path = tmp_path / "script.py"
+    path.write_text(textwrap.dedent(SCRIPT))
+    return path
+
+
+def test_functions_of_main_without_a_guard(script: Path) -> None:
+    """A script without `if __name__ == "__main__"` runs its own functions in workers, which do not run the script again."""
+    found = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+    assert found.stdout == "55\n"
+
+
+def alive(pids: list[int]) -> list[int]:
+    return [
+        pid
+        for pid in pids
+        if Path(f"/proc/{pid}/stat").exists() and Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    ]
+
+
+def pids_of(process: subprocess.Popen[str]) -> Iterator[int]:
+    assert process.stdout is not None
+    for _ in range(2):
+        yield int(process.stdout.readline())
+
+
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_no_worker_stays_behind(script: Path, by: signal.Signals) -> None:
+    """However the parent ends, its workers end within seconds, in the middle of a row."""
+    process = subprocess.Popen(
+        [sys.executable, str(script), "hang"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    pids = list(pids_of(process))
+    assert alive(pids) == pids
+    process.send_signal(by)
+    process.wait(20)
+    deadline = time.monotonic() + 10
+    while alive(pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert alive(pids) == []
+
+
+def test_steps_share_the_workers(tmp_path: Path) -> None:
+    """Members of a budget get equal shares, at least one worker each, and more again when others leave or die."""
+    with WorkerBudget(4, tmp_path) as one:
+        assert one.share() == 4
+        script = f"from pathlib import Path; from orcapod_dagster.core.executors.budget import WorkerBudget; b = WorkerBudget(4, Path({str(tmp_path)!r})); print(b.share(), flush=True); import time; time.sleep(60)"
+        other = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+        assert other.stdout is not None
+        assert other.stdout.readline() == "2\n"
+        one._until = 0.0
+        assert one.share() == 2
+        other.kill()
+        other.wait()
+        other.stdout.close()
+        one._until = 0.0
+        assert one.share() == 4
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_options() -> None:
+    """`max_workers` is the one option; another, or none of it, is refused by name."""
+    assert ProcessPoolExecutor().with_options(max_workers=3).get_executor_data()["max_workers"] == 3
+    with pytest.raises(TypeError, match="num_cpus"):
+        ProcessPoolExecutor().with_options(num_cpus=1)
+    with pytest.raises(ValueError, match="max_workers is 0"):
+        ProcessPoolExecutor(0)
