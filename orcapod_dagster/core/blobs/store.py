@@ -21,7 +21,7 @@ from orcapod_dagster.core.delta_files import filesystem_of
 from orcapod_dagster.core.errors import StorageError
 from orcapod_dagster.core.paths import local_path, refuse_strange_folder
 
-_BLOCK: Final = 8 * 1024 * 1024
+_BLOCK: Final = 4 * 1024 * 1024
 LISTING: Final = pa.schema(
     [
         pa.field("path", pa.string(), nullable=False),
@@ -156,8 +156,8 @@ class ObjectKeeper(Keeper):
         with reading(self.root):
             there = filesystem.get_file_info(prefix + place)
             if there.type == fs.FileType.NotFound or there.size != size:
-                with filesystem.open_output_stream(prefix + place) as target:
-                    # Not `target.upload`, which puts nothing through deltalake's handler (pyarrow 26, measured).
+                # Blocks smaller than the buffer, for others reach deltalake's stream as Arrow buffers, which it refuses.
+                with filesystem.open_output_stream(prefix + place, buffer_size=2 * _BLOCK) as target:
                     while block := source.read(_BLOCK):
                         target.write(block)
                 written = filesystem.get_file_info(prefix + place).size
