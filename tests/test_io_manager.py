@@ -123,7 +123,7 @@ def test_every_kind_is_written(lake: Lake, give: Callable[[], Any]) -> None:
         (list[dict[str, Any]], list, list),
         (DeltaTable, DeltaTable, lambda t: t.to_pyarrow_table().to_pylist()),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__qualname__", str(value)),  # the same in every process that collects tests
 )
 def test_every_kind_is_loaded(lake: Lake, annotation: Any, kind: type, to_rows: Callable[[Any], Any]) -> None:
     """A parameter receives the kind of table that its annotation asks for."""
