@@ -77,6 +77,8 @@ def compact(
     )
     write.data_change = False
     write.row_group_rows = row_group_rows
+    # The small files were on the disk, and the commit that takes them out of the table may get there before the new ones.
+    write.durable = True
 
     def supersede(current: DeltaTable) -> delta.Superseded:
         if not small.keys() <= small_files(current).keys():

@@ -24,7 +24,7 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from orcapod_dagster.core.arrow import pc
 from orcapod_dagster.core.delta_files import ROW_GROUP_ROWS, bounded, refuse_lost_files, remove_files, write_files
-from orcapod_dagster.core.delta_log import ACTIONS, WRITTEN, refuse_cut_commit, sync_commit, sync_files
+from orcapod_dagster.core.delta_log import ACTIONS, WRITTEN, damage, refuse_cut_commits, sync_files, sync_log
 from orcapod_dagster.core.errors import (
     CommitError,
     LakeError,
@@ -93,12 +93,17 @@ def _open_any(uri: str, storage_options: Mapping[str, str] | None, version: int 
         raise LakeError(
             f"{uri} has a percent sign, which delta-rs reads as an encoding and so writes elsewhere than it reads. Use another path."
         )
-    with reading(uri):
-        try:
+    try:
+        with reading(uri):
             table = DeltaTable(uri, version=version, storage_options=options_for(uri, storage_options))
-        except DeltaTableNotFoundError:
-            return None
-    refuse_cut_commit(uri, table.version())
+    except DeltaTableNotFoundError:
+        return None
+    except StorageError as error:
+        problem = damage(uri)
+        if problem is None:
+            raise
+        raise StorageError(f"{error} {problem}") from None
+    refuse_cut_commits(uri, table.version())
     found = table.metadata().configuration.get(FORMAT_PROPERTY, FORMAT)
     if found != FORMAT:
         raise LakeFormatError(
@@ -245,6 +250,7 @@ def append(
         write.once = True
         version = write.committed_version()
         if version is not None:
+            write.sync(version)
             return WriteResult(version, 0)
     return write.run(open_reader, lambda _table: Superseded([], []))
 
@@ -356,19 +362,24 @@ class Write:
                 self.uri, rows.batches(), self.stored, self.options, self.plain_columns, data_change=self.data_change,
                 suffix=self._suffix, row_group_rows=self.row_group_rows,
             )  # fmt: skip
-            if self.durable:
-                sync_files(self.uri, [action.path for action in adds])
         self.metadata[WRITTEN] = str(len(adds))
         try:
-            version = self._commit(adds, supersede)
             if self.durable:
                 with reading(self.uri):
-                    sync_commit(self.uri, version)
+                    sync_files(self.uri, [action.path for action in adds])
+            version = self._commit(adds, supersede)
+            self.sync(version)
             return WriteResult(version, rows.count, tuple(action.path for action in adds))
         except BaseException:
             if self.committed_version() is None:
                 remove_files(self.uri, adds, self.options)
             raise
+
+    def sync(self, version: int) -> None:
+        """Force the commit to the disk, where that was asked for."""
+        if self.durable:
+            with reading(self.uri):
+                sync_log(self.uri, version)
 
     def _commit(self, adds: list[AddAction], supersede: Callable[[DeltaTable], Superseded]) -> int:
         deadline = time.monotonic() + _RETRY_SECONDS
