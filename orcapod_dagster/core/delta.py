@@ -54,6 +54,8 @@ Evolve = Literal["refuse", "add", "overwrite"]
 OpenReader = Callable[[], pa.RecordBatchReader]
 
 _RETRY_SECONDS: Final = 60.0
+_RETRY_TRIES: Final = 30
+"""A writer gives up after so long and so many tries: one that stood still for a minute has not lost against anybody."""
 _LOOK_BACK: Final = 50
 _LOCK_NAME: Final = "_orcapod.lock"
 
@@ -383,8 +385,9 @@ class Write:
 
     def _commit(self, adds: list[AddAction], supersede: Callable[[DeltaTable], Superseded]) -> int:
         deadline = time.monotonic() + _RETRY_SECONDS
-        delay = 0.01
+        delay, tries = 0.01, 0
         while True:
+            tries += 1
             table = _open_any(self.uri, self.options) or self._create()
             version = self.committed_version(table) if self.once else None
             if version is not None:
@@ -393,7 +396,8 @@ class Write:
             if not self.evolves:
                 # Again, for another writer may have created the table, or changed it, since the first look.
                 _refuse_difference(self.uri, schema_difference(table_schema(table), self.schema))
-            gone = supersede(table)
+            with reading(self.uri):
+                gone = supersede(table)
             actions = [*adds, *gone.rewritten, *gone.removes]
             if not actions and not _is_unfinished(table):
                 return table.version()
@@ -409,10 +413,10 @@ class Write:
                 remove_files(self.uri, gone.rewritten, self.options)
                 if not isinstance(error, CommitFailedError):
                     raise
-                if time.monotonic() > deadline:
+                if tries >= _RETRY_TRIES and time.monotonic() > deadline:
                     raise CommitError(
-                        f"{self.uri}: other writers committed first for {_RETRY_SECONDS:.0f} s. Nothing was written. Run again, with "
-                        "fewer writers on this table at once."
+                        f"{self.uri}: other writers committed first, {tries} times in {_RETRY_SECONDS:.0f} s or more. Nothing was "
+                        "written. Run again, with fewer writers on this table at once."
                     ) from error
             time.sleep(delay * (0.5 + random.random()))  # noqa: S311  # jitter, not a secret
             delay = min(delay * 1.6, 1.0)
@@ -461,7 +465,8 @@ class Write:
         table = table or _open_any(self.uri, self.options)
         if table is None:
             return None
-        found = [e for e in table.history(_LOOK_BACK) if e.get(COMMIT_ID) == self.metadata[COMMIT_ID]]
+        with reading(self.uri):
+            found = [e for e in table.history(_LOOK_BACK) if e.get(COMMIT_ID) == self.metadata[COMMIT_ID]]
         return int(found[0]["version"]) if found else None
 
     def superseded(self, table: DeltaTable, where: Predicate | None) -> Superseded:
@@ -472,6 +477,14 @@ class Write:
         if where is None:
             found.removes.extend(removal(path, size) for path, size in sizes.items())
             return found
+        try:
+            self._supersede_rows(table, where, sizes, found)
+        except BaseException:
+            remove_files(self.uri, found.rewritten, self.options)
+            raise
+        return found
+
+    def _supersede_rows(self, table: DeltaTable, where: Predicate, sizes: Mapping[str, int], found: Superseded) -> None:
         data, paths = dataset(table), {decoded(path): path for path in sizes}
         for fragment in fragments_with(data, where):
             path = paths[decoded(fragment.path)]
@@ -492,7 +505,6 @@ class Write:
                         suffix=suffix_of(path),
                     )
                 )
-        return found
 
 
 def removal(path: str, size: int, *, data_change: bool = True) -> RemoveAction:

@@ -90,8 +90,8 @@ def _said(info: Mapping[str, Any]) -> int | None:
     if ACTIONS in info:
         return int(info[ACTIONS])
     metrics = info.get("operationMetrics") or {}
-    counts = [metrics.get(name) for name in ("num_added_files", "num_removed_files")]
-    return sum(counts) if all(type(count) is int for count in counts) else None
+    added, removed = metrics.get("num_added_files"), metrics.get("num_removed_files")
+    return added + removed if isinstance(added, int) and isinstance(removed, int) else None
 
 
 def damage(uri: str) -> str | None:

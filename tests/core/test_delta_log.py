@@ -60,7 +60,7 @@ def test_the_way_out_works(tmp_path: Path) -> None:
 
 
 def test_an_earlier_commit_cut_short_is_noticed(tmp_path: Path) -> None:
-    """deltalake opens a table whose last but one commit is empty, without its rows; here it is named, and what to remove."""
+    """An empty last but one commit, which deltalake opens without its rows, is named, and what to remove."""
     for number in range(3):
         delta.append(str(tmp_path / "t"), pa.table({"x": [number]}).to_reader)
     earlier = tmp_path / "t" / "_delta_log" / f"{2:020}.json"
@@ -113,7 +113,7 @@ def test_a_broken_checkpoint_has_a_way_out(tmp_path: Path, harm: Any, keep: int)
     for number in range(21):
         delta.append(uri, pa.table({"x": [number]}).to_reader)
     harm(log, keep)
-    with pytest.raises(StorageError, match="every commit is there. Remove ") as refused:
+    with pytest.raises(StorageError, match=r"every commit is there\. Remove ") as refused:
         delta.append(uri, pa.table({"x": [21]}).to_reader)
     for file in str(refused.value).partition("Remove ")[2].partition(":")[0].split(" and "):
         Path(file).unlink()
@@ -128,7 +128,7 @@ def test_a_broken_checkpoint_without_its_commits_is_said(tmp_path: Path) -> None
         delta.append(uri, pa.table({"x": [number]}).to_reader)
     cut_checkpoint(log, 500)
     (log / f"{5:020}.json").unlink()
-    with pytest.raises(StorageError, match="commits from version 0 on are missing. Restore it"):
+    with pytest.raises(StorageError, match=r"commits from version 0 on are missing\. Restore it"):
         delta.open_table(uri)
 
 
