@@ -22,7 +22,7 @@ DAGSTER_HOME := $(CURDIR)/.dagster_home
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help: ## Show the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "%-12s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(INSTALLED) ## Materialize the example project three times and show what happened.
 	@$(BIN)/python -m example_project.demo
@@ -45,8 +45,11 @@ format: $(INSTALLED) ## Format the code and mend what the linter can mend.
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
 
-faults: $(INSTALLED) ## Run the fault campaigns in full; about two hours.
-	@FAULTS=full $(BIN)/python -m pytest -q tests/faults
+faults: $(INSTALLED) ## Run all fault campaigns in full; about two hours.
+	@FAULTS=full $(BIN)/python -m pytest -q -s tests/faults
+
+faults-%: $(INSTALLED) ## Run one fault campaign in full: tests/faults/test_%.py.
+	@FAULTS=full $(BIN)/python -m pytest -q -s tests/faults/test_$*.py
 
 bench: $(INSTALLED) ## Print the benchmarks.
 	@set -e; for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script; done

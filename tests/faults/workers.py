@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
+import random
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pyarrow as pa
 
+from orcapod_dagster import packet_asset, packet_resources
 from orcapod_dagster.core import DeltaTableDatabase, PythonPacketFunction, ResultCache, delta, pod as pod_module
+from orcapod_dagster.core.columns import RECORD_ID
+from orcapod_dagster.core.compaction import compact
 from orcapod_dagster.core.errors import CommitError, StorageError
 from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor
 from orcapod_dagster.core.outcomes import OutcomeLog
@@ -37,69 +44,97 @@ def acknowledge(path: Path, text: str) -> None:
         file.write(text + "\n")
 
 
-def materialize(root: str, rows: int, flush_rows: int) -> None:
-    """Materialize a packet asset; each chunk that is durable is acknowledged with the number of stored results."""
-    import dagster as dg
-
-    from orcapod_dagster import packet_asset, packet_resources
-
+def many_chunks() -> None:
+    """Make results durable every 500 rows, as slow rows would be, so that 10,000 quick ones meet many commits."""
     os.environ["ORCAPOD_GIT"] = "off"
-    pod_module.FLUSH_ROWS = flush_rows  # type: ignore[misc]  # many small chunks, so that kills meet many commits
-    _acknowledge_appends(Path(root) / "acknowledged")
+    pod_module.FLUSH_ROWS = 500  # type: ignore[misc]
+    LocalPythonFunctionExecutor.run_rows.__kwdefaults__["slice_seconds"] = 0.01
+
+
+def materialize(root: str, rows: int) -> None:
+    """Materialize a packet asset; each chunk that is durable is acknowledged with the ids of its records."""
+    Path(root).mkdir(exist_ok=True)
+    many_chunks()
+    acknowledge_appends(Path(root) / "acknowledged")
+    materialize_squares(f"{root}/lake", rows)
+
+
+def materialize_squares(lake: str, rows: int) -> None:
+    """Materialize a packet asset and its input."""
 
     @dg.asset(io_manager_key="packet_io_manager")
     def numbers() -> pa.Table:
         return pa.table({"id": pa.array(range(rows)), "x": pa.array(range(rows))})
 
     asset = packet_asset(square, inputs=numbers, tag_columns=["id"], output_keys=["y"], match="version")
-    with dg.DagsterInstance.ephemeral() as instance:
-        dg.materialize([numbers, asset], instance=instance, resources=packet_resources(f"{root}/lake"))
+    with quiet_instance() as instance:
+        dg.materialize([numbers, asset], instance=instance, resources=packet_resources(lake))
 
 
-def _acknowledge_appends(path: Path) -> None:
+def quiet_instance() -> dg.DagsterInstance:
+    """A Dagster instance in memory that says nothing on the terminal but errors."""
+    logging.disable(logging.WARNING)
+    return dg.DagsterInstance.ephemeral()
+
+
+def acknowledge_appends(path: Path) -> None:
+    """Note the record ids of every append that returned, as a caller may who was told that they are durable."""
     append = delta.append
 
-    def append_and_say(uri: str, *arguments: Any, **options: Any) -> delta.WriteResult:
-        result = append(uri, *arguments, **options)
-        acknowledge(path, f"{uri} {result.rows}")
+    def append_and_say(uri: str, open_reader: Any, **options: Any) -> delta.WriteResult:
+        result = append(uri, open_reader, **options)
+        if RECORD_ID in open_reader().schema.names:
+            ids = open_reader().read_all()[RECORD_ID].to_pylist()
+            acknowledge(path, f"{uri} {','.join(i.hex() for i in ids)}")
         return result
 
     delta.append = append_and_say  # type: ignore[assignment]
 
 
-def die_at(failpoint: str, work: Callable[..., None], *arguments: Any) -> None:
-    """Do some work, and die by SIGKILL at the first passage of a failpoint of a commit to a result table or the asset."""
+FAILPOINTS: dict[str, tuple[str, bool]] = {
+    "before the files": ("write_files", True),
+    "after the files": ("write_files", False),
+    "before the table is created": ("_create", True),
+    "after the table is created": ("_create", False),
+    "before the commit": ("_try", True),
+    "after the commit": ("_try", False),
+    "before the sync": ("sync", True),
+    "after the sync": ("sync", False),
+}
+"""Name → the step of a write, and whether it is before or after it."""
 
-    def dies(original: Callable[..., Any], *, before: bool) -> Callable[..., Any]:
-        def wrapped(*args: Any, **options: Any) -> Any:
-            if before:
-                os.kill(os.getpid(), signal.SIGKILL)
-            result = original(*args, **options)
-            os.kill(os.getpid(), signal.SIGKILL)
-            return result
 
-        return wrapped
+def stop_at(failpoint: str, table: str, passage: int, stop: int, work: Callable[..., None], *arguments: Any) -> None:
+    """Do some work, and send this process a signal when it passes a failpoint of a write to a table so often."""
+    name, before = FAILPOINTS[failpoint]
+    owner: Any = delta if name == "write_files" else delta.Write
+    original = getattr(owner, name)
+    passed = 0
 
-    write: Any = delta.Write
-    places: dict[str, tuple[Any, str, bool]] = {
-        "before the files": (delta, "write_files", True),
-        "after the files": (delta, "write_files", False),
-        "before the table is created": (write, "_create", True),
-        "after the table is created": (write, "_create", False),
-        "before the commit": (write, "_try", True),
-        "after the commit": (write, "_try", False),
-        "before the acknowledgement": (write, "_commit", False),
-    }
-    owner, name, before = places[failpoint]
-    setattr(owner, name, dies(getattr(owner, name), before=before))
+    def pass_by(uri: str) -> None:
+        nonlocal passed
+        passed += f"/{table}" in uri
+        if passed == passage:
+            passed += 1
+            os.kill(os.getpid(), stop)
+
+    def wrapped(*args: Any, **options: Any) -> Any:
+        uri = args[0] if name == "write_files" else args[0].uri
+        if before:
+            pass_by(uri)
+        result = original(*args, **options)
+        if not before:
+            pass_by(uri)
+        return result
+
+    setattr(owner, name, wrapped)
     work(*arguments)
 
 
 def compute(root: str, writer: int, first: int, last: int) -> None:
     """Compute packets `first` to `last` through one shared result table; acknowledge every durable chunk."""
-    os.environ["ORCAPOD_GIT"] = "off"
-    pod_module.FLUSH_ROWS = 500  # type: ignore[misc]
-    _acknowledge_appends(Path(root) / f"acknowledged-{writer}")
+    many_chunks()
+    acknowledge_appends(Path(root) / f"acknowledged-{writer}")
     database = DeltaTableDatabase(f"{root}/lake")
     function = PythonPacketFunction(square, "y")
     pod = FunctionPod(
@@ -120,17 +155,51 @@ def append_batches(uri: str, writer: int, batches: int) -> None:
         delta.append(uri, rows.to_reader)
 
 
-def create(uri: str, writer: int, start_at: float) -> None:
-    """Write the first rows of a table at the same moment as others."""
-    time.sleep(max(0.0, start_at - time.time()))
-    delta.replace(uri, pa.table({"writer": [writer], "row": [0]}).to_reader, where=None)
+def create(folder: str, writer: int, tables: int, together: Any) -> None:
+    """Write the first rows of one table after the other, each at the same moment as others; append to every other one."""
+    create_table = delta.Write._create
+
+    def wait_and_create(write: delta.Write) -> Any:
+        time.sleep(0.2)  # so that all have looked and found no table
+        return create_table(write)
+
+    delta.Write._create = wait_and_create  # type: ignore[method-assign]
+    rows = pa.table({"writer": [writer] * 3, "row": [0, 1, 2]})
+    for number in range(tables):
+        together.wait()
+        if number % 2:
+            delta.append(f"{folder}/{number}", rows.to_reader)
+        else:
+            delta.replace(f"{folder}/{number}", rows.to_reader, where=None)
 
 
-def replace_partition(uri: str, writer: int, start_at: float) -> None:
-    """Replace one partition at the same moment as others."""
-    time.sleep(max(0.0, start_at - time.time()))
-    rows = pa.table({"site": ["a"] * 20, "writer": [writer] * 20, "row": list(range(20))})
-    delta.replace(uri, rows.to_reader, where=Equals("site", ("a",)))
+def materialize_partition(root: str, run: int, partition: str) -> None:
+    """Materialize one partition of an asset, with values that tell the run, and of a packet asset below it."""
+    options: dict[str, Any] = {
+        "partitions_def": dg.StaticPartitionsDefinition(["a", "b"]),
+        "metadata": {"partition_expr": "site"},
+    }
+
+    @dg.asset(io_manager_key="packet_io_manager", **options)
+    def numbers() -> pa.Table:
+        xs = range(run * 1_000, run * 1_000 + 20)
+        return pa.table({"site": [partition] * 20, "id": list(range(20)), "x": list(xs)})
+
+    asset = packet_asset(
+        square, inputs=numbers, tag_columns=["site", "id"], output_keys=["y"], match="version", **options
+    )
+    resources = packet_resources(f"{root}/lake")
+    with quiet_instance() as instance:
+        dg.materialize([numbers, asset], instance=instance, partition_key=partition, resources=resources)
+
+
+def materialize_together(root: str, number: int, rounds: int, begin: Any, end: Any) -> None:
+    """Materialize partition "a" in each round at the same moment as others; between the rounds it can be looked at."""
+    many_chunks()
+    for round_ in range(rounds):
+        begin.wait()
+        materialize_partition(root, 4 * round_ + number + 1, "a")
+        end.wait()
 
 
 def replace_many(uri: str, versions: int, stop: str) -> None:
@@ -143,7 +212,7 @@ def replace_many(uri: str, versions: int, stop: str) -> None:
 
 def read_often(uri: str, reads: int, answer: str) -> None:
     """Read the whole table so often; each read must be of one version, whole."""
-    done = 0
+    done, seen = 0, set[int]()
     while done < reads:
         table = delta.open_table(uri)
         if table is None:
@@ -154,29 +223,44 @@ def read_often(uri: str, reads: int, answer: str) -> None:
         if len(versions) != 1 or found.num_rows != 1000:
             acknowledge(Path(answer), f"mixed: {sorted(versions)}, {found.num_rows} rows")
             return
+        seen |= versions
         done += 1
-    acknowledge(Path(answer), "whole")
+    acknowledge(Path(answer), f"whole, of {len(seen)} versions")
 
 
-def keep_writing(uri: str, writer: int, stop: str, answer: str) -> None:
-    """Append or replace an own partition until told to stop; say what it should hold in the end."""
-    site = f"s{writer}"
-    held: list[int] = []
+def keep_changing(uri: str, writer: int, kind: str, stop: str, journal: str) -> None:
+    """Append, replace, delete or compact until told to stop; note every write with the version in which it happened."""
+    pick = random.Random(writer)
     number = 0
     while not Path(stop).exists():
         number += 1
-        if number % 5 == 0:
-            held = [number] * 3
-            rows = pa.table({"site": [site] * 3, "number": held})
-            delta.replace(uri, rows.to_reader, where=Equals("site", (site,)))
-        elif number % 13 == 0:
-            held = []
-            rows = pa.schema([("site", pa.string()), ("number", pa.int64())]).empty_table()
-            delta.replace(uri, rows.to_reader, where=Equals("site", (site,)))
+        op = pick.choice(("append", "append", "replace", "delete")) if kind == "owner" else kind
+        bucket = f"b{pick.randrange(8)}"
+        site = f"s{writer}" if kind == "owner" else "shared"
+        count = pick.randrange(1, 6) if op in ("append", "replace") else 0
+        first = writer * 10_000_000 + number * 10
+        ids = list(range(first, first + count))
+        schema = pa.schema([("site", pa.string()), ("bucket", pa.string()), ("number", pa.int64())])
+        rows = pa.table({"site": [site] * count, "bucket": [bucket] * count, "number": ids}, schema=schema)
+        where = Equals("site", (site,)) if kind == "owner" else Equals("bucket", (bucket,))
+        name = {"write": f"{writer}-{number}"}
+        if op == "compact":
+            compact(uri, at_least=4)
+            time.sleep(0.2)
+            continue
+        if op == "append":
+            version = delta.append(uri, rows.to_reader, custom_metadata=name).version
         else:
-            held = [*held, number]
-            delta.append(uri, pa.table({"site": [site], "number": [number]}).to_reader)
-    acknowledge(Path(answer), f"{site} {held}")
+            version = delta.replace(uri, rows.to_reader, where=where, custom_metadata=name).version
+            time.sleep(0.1 if kind == "delete" else 0)
+        note = {
+            "version": version,
+            "op": op,
+            "column": where.column,
+            "value": where.values[0],
+            "rows": rows.to_pylist(),
+        }
+        acknowledge(Path(journal), json.dumps({**name, **note}))
 
 
 def write_with_little_space(uri: str, limit: int) -> None:
