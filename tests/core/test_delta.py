@@ -548,3 +548,21 @@ def test_types_that_are_stored_alike_are_not_mixed(tmp_path: Path, before: pa.Ar
         with pytest.raises(SchemaMismatchError, match="column 'x'"):
             write(pa.table({"x": after}))
     assert read(tmp_path / "t")["x"].to_pylist() == before.to_pylist()
+
+
+def test_a_writer_whose_time_is_over_tries_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer that stood still longer than it may try, and lost its first try meanwhile, goes on as any other."""
+    uri, attempt = str(tmp_path / "t"), delta.Write._try
+    delta.append(uri, pa.table({"x": [1]}).to_reader)
+
+    def stand_still(self: Any, *arguments: Any) -> None:
+        monkeypatch.setattr(delta.Write, "_try", attempt)
+        delta.append(uri, pa.table({"x": [2]}).to_reader)
+        attempt(self, *arguments)
+
+    monkeypatch.setattr(delta, "_RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(delta.Write, "_try", stand_still)
+    delta.append(uri, pa.table({"x": [3]}).to_reader)
+    table = delta.open_table(uri)
+    assert table is not None
+    assert sorted(table.to_pyarrow_table()["x"].to_pylist()) == [1, 2, 3]

@@ -27,7 +27,7 @@ def is_stopped(process: Any) -> bool:
 def test_a_paused_writer_wakes_after_another_took_over(processes: Any, tmp_path: Path) -> None:
     """Writers stopped at each step of a write for 60 s, while another run and a compaction finish, do no harm when they go on."""
     paused: dict[Path, Any] = {}
-    for number, (failpoint, table) in enumerate(POINTS if FULL else POINTS[4:12:7]):
+    for number, (failpoint, table) in enumerate(POINTS if FULL else POINTS[4:5]):
         root = tmp_path / str(number)
         stop = (failpoint, table, 1, signal.SIGSTOP)
         paused[root] = start(processes, workers.stop_at, *stop, workers.materialize, str(root), 2_000)
