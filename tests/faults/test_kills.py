@@ -37,7 +37,7 @@ def test_sigkill_at_random_moments_of_a_materialization(processes: Any, tmp_path
     pick = random.Random(1)
     seconds = complete(processes, tmp_path / "0")
     kills = lake = 0
-    while kills < rounds(4, 200):
+    while kills < rounds(3, 200):
         root = tmp_path / str(lake + 1)
         process = start(processes, workers.materialize, str(root), workers.ROWS)
         process.join(pick.uniform(0, seconds))
