@@ -9,7 +9,7 @@ import dagster as dg
 
 from orcapod_dagster.core.columns import refuse_reserved
 from orcapod_dagster.core.errors import DefinitionError
-from orcapod_dagster.core.identity import function_content_hash, function_signature_hash
+from orcapod_dagster.core.identity import function_signature_hash
 from orcapod_dagster.core.packet_function import PythonPacketFunction
 from orcapod_dagster.core.result_cache import MatchPolicy
 from orcapod_dagster.execution import PacketAssetConfig, materialize_packets
@@ -67,7 +67,7 @@ def packet_asset(fn_or_packet_function: Callable[..., Any] | None = None, **opti
             - `inputs`: the upstream asset or assets: keys, asset definitions or `AssetIn`. Several are joined (inner)
               on their shared tag columns; rows keep the order of the first.
             - `tag_columns`: the columns that say which row this is; inherited from upstream packet assets.
-            - `output_keys`, `version`, `own_code`: as `PythonPacketFunction` takes them.
+            - `output_keys`, `version`, `own_code`, `depends_on`, `ignore`: as `PythonPacketFunction` takes them.
             - `match`: which stored result counts as the same computation: `"version"`, `"signature"`, `"content"`.
             - `on_error`: `"raise"` runs the rest, stores it, then fails the step and leaves the table as it was;
               `"continue"` materializes the rows that succeeded.
@@ -109,9 +109,16 @@ def _build(
     params: Mapping[str, Any] | None = None,
     executor_options: Mapping[str, Any] | None = None,
     own_code: Sequence[Any] = (),
+    depends_on: Sequence[Any] | Mapping[str, Any] = (),
+    ignore: Sequence[str] = (),
     **asset_options: Any,
 ) -> PacketAssetsDefinition:
-    packet_function = _as_packet_function(function, output_keys, version, own_code)
+    packet_function = _as_packet_function(
+        function,
+        output_keys=output_keys,
+        version=version,
+        identity={"own_code": own_code, "depends_on": depends_on, "ignore": ignore},
+    )
     ins, upstreams = _asset_ins(inputs)
     spec = PacketAssetSpec(
         key=_asset_key(packet_function, asset_options),
@@ -131,16 +138,16 @@ def _build(
 
 
 def _as_packet_function(
-    function: Any, output_keys: str | Sequence[str] | None, version: str, own_code: Sequence[Any]
+    function: Any, *, output_keys: str | Sequence[str] | None, version: str, identity: Mapping[str, Any]
 ) -> PythonPacketFunction:
     if isinstance(function, PythonPacketFunction):
-        if output_keys is not None or version != "v0.0":
+        if output_keys is not None or version != "v0.0" or any(identity.values()):
             raise DefinitionError(
-                f"{function.canonical_function_name!r} is a packet function already; output_keys and version belong to its "
-                "own definition. Give them there."
+                f"{function.canonical_function_name!r} is a packet function already; output_keys, version, own_code, "
+                "depends_on and ignore belong to its own definition. Give them there."
             )
         return function
-    return PythonPacketFunction(function, output_keys, version=version, own_code=own_code)
+    return PythonPacketFunction(function, output_keys, version=version, **identity)
 
 
 def _asset_key(function: PythonPacketFunction, options: Mapping[str, Any]) -> dg.AssetKey:
@@ -248,7 +255,7 @@ def code_version(function: PythonPacketFunction, match: MatchPolicy) -> str:
     if match in ("signature", "content"):
         parts.append(function_signature_hash(function.function).rpartition(":")[2][:12])
     if match == "content":
-        parts.append(function_content_hash(function.function, own_code=function.own_code).rpartition(":")[2][:12])
+        parts.append(function.get_function_content_hash().rpartition(":")[2][:12])
     return "-".join(parts)
 
 

@@ -94,6 +94,10 @@ class PythonPacketFunction:
         label: for people; default the function name.
         executor: where it runs; default in this process.
         own_code: further packages whose code counts for the content hash.
+        depends_on: functions, values, files (`Path`) and environment variables (`dagster.EnvVar`, or
+            `core.identity.EnvironmentVariable`) that decide the result beside the code; a mapping names them as the
+            `UnhashableDependencyWarning` does.
+        ignore: names of code, constants and environment variables that do not count for the content hash.
 
     Raises:
         DefinitionError: names the parameter whose definition cannot be right.
@@ -113,6 +117,9 @@ class PythonPacketFunction:
         label: str | None = None,
         executor: PythonFunctionExecutorProtocol | None = None,
         own_code: Sequence[Any] = (),
+        *,
+        depends_on: Sequence[Any] | Mapping[str, Any] = (),
+        ignore: Sequence[str] = (),
     ) -> None:
         self.function: Final = function
         self.__wrapped_function__ = function
@@ -124,6 +131,8 @@ class PythonPacketFunction:
         self.major_version, self.minor_version_string = parse_version(version, self._owner)
         self.label: Final = label or self.canonical_function_name
         self.own_code: Final = tuple(own_code)
+        self.depends_on: Final = dict(depends_on) if isinstance(depends_on, Mapping) else tuple(depends_on)
+        self.ignore: Final = tuple(ignore)
         self._signature: Final = inspect.signature(function)
         hints = type_hints(function, self._owner)
         input_schema, output_schema = given_schema(input_schema), given_schema(output_schema)
@@ -165,12 +174,18 @@ class PythonPacketFunction:
             self.packet_function_type_id,
         )
 
+    def get_function_content_hash(self) -> str:
+        """Return the hash of the code and constants that decide the function's result."""
+        return function_content_hash(
+            self.function, own_code=self.own_code, depends_on=self.depends_on, ignore=self.ignore
+        )
+
     def get_function_variation_data(self) -> dict[str, str]:
         """Return what the function is: its name, signature hash, content hash and git hash."""
         return {
             "function_name": self.canonical_function_name,
             "function_signature_hash": function_signature_hash(self.function),
-            "function_content_hash": function_content_hash(self.function, own_code=self.own_code),
+            "function_content_hash": self.get_function_content_hash(),
             "git_hash": git_state(_source_file(self.function)).git_hash,
         }
 

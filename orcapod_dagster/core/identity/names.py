@@ -1,24 +1,18 @@
-"""Python syntax as identity sees it: a stable text of a node, and the names that a node refers to.
-
-`dump` is the same on every supported Python version, and blind to comments, docstrings, formatting and positions.
-"""
+"""The names that a piece of Python syntax takes from outside itself, and those whose values it changes."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
+
+from orcapod_dagster.core.identity.syntax import KeepDecorator
 
 Chain = tuple[str, ...]
 """A dotted name as its parts: `m.sub.f` is `("m", "sub", "f")`."""
 
-Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
-KeepDecorator = Callable[[ast.expr], bool]
-
-_SKIPPED_FIELDS: Final = frozenset({"ctx", "type_comment", "type_ignores", "kind"})
-_MUTATORS: Final = frozenset(
+MUTATORS: Final = frozenset(
     [
         "append",
         "extend",
@@ -40,95 +34,6 @@ _MUTATORS: Final = frozenset(
         "subtract",
     ]
 )
-
-
-def dump(node: ast.AST, keep_decorator: KeepDecorator = lambda _: True) -> str:
-    """Return a text of `node` that two nodes share exactly when they are the same code."""
-    out: list[str] = []
-    _dump(node, out, keep_decorator)
-    return "".join(out)
-
-
-def dump_constant(value: object) -> str:
-    """Return a type-tagged text of a literal, also of the folded containers in bytecode."""
-    if isinstance(value, bool | None) or value is Ellipsis:
-        return repr(value)
-    if isinstance(value, float):
-        return f"float:{value.hex()}"
-    if isinstance(value, complex):
-        return f"complex:{value.real.hex()},{value.imag.hex()}"
-    if isinstance(value, int):
-        return f"int:{value:x}"
-    if isinstance(value, str):
-        return f"str:{value.encode('utf-8', 'surrogatepass').hex()}"
-    if isinstance(value, bytes):
-        return f"bytes:{value.hex()}"
-    if isinstance(value, tuple):
-        return f"tuple:({','.join(dump_constant(item) for item in value)})"
-    if isinstance(value, frozenset):
-        return f"frozenset:({','.join(sorted(dump_constant(item) for item in value))})"
-    return f"other:{type(value).__name__}"
-
-
-def _dump(node: ast.AST, out: list[str], keep_decorator: KeepDecorator) -> None:
-    if isinstance(node, ast.Constant):
-        out.append(f"Constant({dump_constant(node.value)})")
-        return
-    out.append(f"{type(node).__name__}(")
-    for name in node._fields:
-        value = getattr(node, name, None)
-        if name in _SKIPPED_FIELDS or value is None or value == []:
-            continue
-        out.append(f"{name}=")
-        if isinstance(value, list):
-            _dump_list(_normalised(node, name, value, keep_decorator), out, keep_decorator)
-        elif isinstance(value, ast.AST):
-            _dump(value, out, keep_decorator)
-        else:
-            out.append(dump_constant(value))
-        out.append(";")
-    out.append(")")
-
-
-def _dump_list(items: Iterable[object], out: list[str], keep_decorator: KeepDecorator) -> None:
-    out.append("[")
-    for item in items:
-        if isinstance(item, ast.AST):
-            _dump(item, out, keep_decorator)
-        else:
-            out.append(dump_constant(item))
-        out.append(",")
-    out.append("]")
-
-
-def _normalised(node: ast.AST, name: str, items: list[object], keep_decorator: KeepDecorator) -> list[object]:
-    """Drop what does not count from a list field: decorators of ours, strings as statements, pieces of f-strings."""
-    if name == "decorator_list":
-        return [item for item in items if isinstance(item, ast.expr) and keep_decorator(item)]
-    if name == "body":
-        return [item for item in items if not _is_string_statement(item)] or [ast.Pass()]
-    if name == "values" and isinstance(node, ast.JoinedStr):
-        return list(_merged(items))
-    return items
-
-
-def _is_string_statement(item: object) -> bool:
-    return isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant) and isinstance(item.value.value, str)
-
-
-def _merged(items: list[object]) -> Iterator[object]:
-    """Join adjacent literal pieces: Python 3.12 cuts f-strings elsewhere than 3.11 and leaves empty pieces."""
-    text = ""
-    for item in items:
-        if isinstance(item, ast.Constant) and isinstance(item.value, str):
-            text += item.value
-            continue
-        if text:
-            yield ast.Constant(text)
-            text = ""
-        yield item
-    if text:
-        yield ast.Constant(text)
 
 
 def chain_of(node: ast.AST) -> Chain | None:
@@ -174,8 +79,13 @@ class Names:
     """Names that import statements in the code bind."""
     dynamic: set[str] = field(default_factory=set[str])
     """Look-ups that no reading can follow, such as `eval`."""
-    dynamic_members: set[Chain] = field(default_factory=set[Chain])
-    """Objects whose members are looked up by a computed name."""
+    variables: dict[Chain, set[str]] = field(default_factory=dict[Chain, set[str]])
+    """Literal keys under which a name is looked into: `os.environ["X"]`, `os.getenv("X")`."""
+
+    def variables_of(self, chain: Chain) -> frozenset[str]:
+        """Return the literal keys under which a dotted name, or what it is an attribute of, is looked into."""
+        starts = (chain[: n + 1] for n in range(len(chain)))
+        return frozenset(key for start in starts for key in self.variables.get(start, ()))
 
 
 def names_of(nodes: Iterable[ast.AST], keep_decorator: KeepDecorator = lambda _: True) -> Names:
@@ -226,7 +136,21 @@ class _Scope(ast.NodeVisitor):
     def visit_Call(self, node: ast.Call) -> None:
         called = chain_of(node.func)
         if called is not None:
-            _note_dynamic(called[-1], node, self)
+            _note_call(called, node, self)
+        if called == ("getattr",) and node.args and len(node.args) > 1 and _literal(node.args[1]) is not None:
+            for argument in node.args[2:]:
+                self.visit(argument)
+            if chain_of(node.args[0]) is None:
+                self.visit(node.args[0])
+            return
+        self.generic_visit(node)
+
+    def visit_Subscript(self, node: ast.Subscript) -> None:
+        chain, key = chain_of(node.value), _literal(node.slice)
+        if chain == ("sys", "modules"):
+            self.names.dynamic.add("sys.modules")
+        if chain is not None and key is not None:
+            self.names.variables.setdefault(chain, set()).add(key)
         self.generic_visit(node)
 
     def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
@@ -282,10 +206,7 @@ class _Scope(ast.NodeVisitor):
     def _visit_annotation(self, annotation: ast.expr) -> None:
         self.visit(annotation)
         for text in _quoted_annotations(annotation):
-            try:
-                self.visit(ast.parse(text.strip(), mode="eval").body)
-            except (SyntaxError, ValueError):
-                continue
+            self.used |= chains_in(text)
 
     def visit_Import(self, node: ast.Import | ast.ImportFrom) -> None:
         self.names.imports.update(imported_names(node))
@@ -319,6 +240,14 @@ class _Scope(ast.NodeVisitor):
         self.generic_visit(node)
 
 
+def chains_in(expression: str) -> set[Chain]:
+    """Return the dotted names that an expression, such as a postponed annotation, uses; none if it is no Python."""
+    try:
+        return names_of([ast.parse(expression.strip(), mode="eval").body]).chains
+    except (SyntaxError, ValueError):
+        return set()
+
+
 def _quoted_annotations(annotation: ast.expr) -> Iterator[str]:
     if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
         yield annotation.value
@@ -329,42 +258,53 @@ def _quoted_annotations(annotation: ast.expr) -> Iterator[str]:
             yield from _quoted_annotations(child)
 
 
-def _note_dynamic(called: str, call: ast.Call, scope: _Scope) -> None:
+def _literal(node: ast.expr | None) -> str | None:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
+
+
+def _note_call(called: Chain, call: ast.Call, scope: _Scope) -> None:
     """Record look-ups by a computed name; one by a literal name is as good as writing it."""
     names = scope.names
     first, second = (*call.args, None, None)[:2]
-    if called in ("eval", "exec", "globals", "__import__"):
-        names.dynamic.add(called)
-    elif called == "getattr" and first is not None:
-        owner = chain_of(first)
-        if owner is not None and isinstance(second, ast.Constant) and isinstance(second.value, str):
-            scope.used.add((*owner, second.value))
-        elif owner is not None:
-            names.dynamic_members.add(owner)
-    elif called == "import_module":
-        if isinstance(first, ast.Constant) and isinstance(first.value, str):
-            bound = f"import_module:{first.value}"
-            names.imports[bound] = ImportedName(first.value.lstrip("."), first.value.count("."), None)
+    key = _literal(first)
+    if called[-1] == "getenv" and key is not None:
+        names.variables.setdefault(called, set()).add(key)
+    elif called[-1] in ("get", "setdefault", "pop") and key is not None:
+        names.variables.setdefault(called[:-1], set()).add(key)
+    elif called[-1] in ("eval", "exec", "globals", "__import__") and len(called) == 1:
+        names.dynamic.add(f"{called[0]}()")
+    elif called == ("getattr",) and first is not None:
+        owner, member = chain_of(first), _literal(second)
+        if owner is not None and member is not None:
+            scope.used.add((*owner, member))
+        elif owner is None and member is None:
+            # The members of a named module or class all count; those of a value are its class's.
+            names.dynamic.add("getattr()")
+    elif called[-1] == "import_module":
+        if key is not None:
+            bound = f"import_module:{key}"
+            names.imports[bound] = ImportedName(key.lstrip("."), len(key) - len(key.lstrip(".")), None)
             scope.used.add((bound,))
         else:
-            names.dynamic.add(called)
+            names.dynamic.add("import_module()")
 
 
-def mutated_names(nodes: Iterable[ast.AST]) -> frozenset[str]:
-    """Return the names whose values the functions among `nodes` change or rebind when they run."""
-    found: set[str] = set()
-    for node in nodes:
-        for child in ast.walk(node):
-            if isinstance(child, ast.Global | ast.Nonlocal):
-                found.update(child.names)
-            elif isinstance(child, ast.Subscript | ast.Attribute) and not isinstance(child.ctx, ast.Load):
-                found.add(_root_name(child.value))
-            elif isinstance(child, ast.Call) and isinstance(child.func, ast.Attribute) and child.func.attr in _MUTATORS:
-                found.add(_root_name(child.func.value))
-    return frozenset(found - {""})
+def changed_chains(node: ast.AST) -> frozenset[Chain]:
+    """Return the dotted names, local ones among them, whose values `node` changes when it runs: `X[k] = v`, `m.X.append(v)`."""
+    found: set[Chain | None] = set()
+    for child in ast.walk(node):
+        if isinstance(child, ast.Global):
+            found.update((name,) for name in child.names)
+        elif isinstance(child, ast.Subscript) and not isinstance(child.ctx, ast.Load):
+            found.add(_longest_chain(child.value))
+        elif isinstance(child, ast.Attribute) and not isinstance(child.ctx, ast.Load):
+            found.add(_longest_chain(child))
+        elif isinstance(child, ast.Call) and isinstance(child.func, ast.Attribute) and child.func.attr in MUTATORS:
+            found.add(_longest_chain(child.func.value))
+    return frozenset(chain for chain in found if chain is not None)
 
 
-def _root_name(node: ast.expr) -> str:
-    while isinstance(node, ast.Subscript | ast.Attribute):
+def _longest_chain(node: ast.expr) -> Chain | None:
+    while isinstance(node, ast.Subscript):
         node = node.value
-    return node.id if isinstance(node, ast.Name) else ""
+    return chain_of(node)

@@ -1,0 +1,170 @@
+"""The content hash: over the parts of a function's code, found by the walk; and what it says about them."""
+
+from __future__ import annotations
+
+import os
+import uuid
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any, Final
+
+from orcapod_dagster.core.errors import DefinitionError
+from orcapod_dagster.core.identity.declared import declare_all
+from orcapod_dagster.core.identity.functions import layers_of, locate, plain_function
+from orcapod_dagster.core.identity.parts import CodePart, content_hash_of, digest_of
+from orcapod_dagster.core.identity.walk import CodeWalk
+
+_CARRIED: Final = "__orcapod_code__"
+_PROCESS: Final = uuid.uuid4().hex
+_reported: set[tuple[str, str]] = set()
+
+
+class UnhashableDependencyWarning(UserWarning):
+    """Something that a function's result depends on does not count, so a change of it goes unnoticed."""
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionCode:
+    """What a function's code is.
+
+    Attributes:
+        content_hash: `method:hex` over all parts.
+        parts: the parts by key: `"body"`, `"default x"`, `"helper project.tools.f"`, `"constant project.main.K"`, …
+        reports: what does not count although the result may depend on it, by name, with a sentence each.
+        libraries: top-level modules, of others, that the code refers to.
+    """
+
+    content_hash: str
+    parts: Mapping[str, CodePart]
+    reports: Mapping[str, str]
+    libraries: frozenset[str]
+
+
+def function_content_hash(
+    function: Callable[..., Any],
+    *,
+    own_code: Sequence[Any] = (),
+    depends_on: Sequence[Any] | Mapping[str, Any] = (),
+    ignore: Sequence[str] = (),
+) -> str:
+    """Return the hash of the code and constants that decide a function's result.
+
+    What does not count although the result may depend on it is named in an `UnhashableDependencyWarning`, once in a process.
+
+    Args:
+        function: a plain function, method, lambda, `functools.partial` or callable object.
+        own_code: top-level packages, by name or as modules, that count as the user's own, besides the function's.
+        depends_on: further functions, values, files (`Path`) and environment variables (`EnvironmentVariable`,
+            `dagster.EnvVar`) that decide the result; a mapping names them as the warnings do.
+        ignore: names, as the parts and warnings give them, that do not count.
+
+    Raises:
+        DefinitionError: `ignore` names what the function does not refer to; a file of `depends_on` is not there.
+    """
+    code = function_code(function, own_code=own_code, depends_on=depends_on, ignore=ignore)
+    owner = _name_of(function)
+    for name, sentence in code.reports.items():
+        if (owner, name) not in _reported:
+            _reported.add((owner, name))
+            warnings.warn(
+                f"{owner}: {name} {sentence}, so a change of it goes unnoticed. Declare what tells of its change: "
+                f"depends_on={{{name!r}: ...}} (a value, a Path, a dg.EnvVar); or say that it does not matter: ignore=[{name!r}].",
+                UnhashableDependencyWarning,
+                stacklevel=2,
+            )
+    return code.content_hash
+
+
+def code_parts(function: Callable[..., Any], **options: Any) -> Mapping[str, CodePart]:
+    """Return the parts of a function's code by key, with their digests and, for code, their source.
+
+    Args:
+        function: as for `function_content_hash`.
+        options: `own_code`, `depends_on` and `ignore`, as for `function_content_hash`.
+    """
+    return function_code(function, **options).parts
+
+
+def changed_parts(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str]:
+    """Compare the digests of two versions of a function's code.
+
+    Args:
+        before, after: digests by part.
+
+    Returns:
+        The parts that differ, each with `"changed"`, `"added"` or `"removed"`, sorted.
+    """
+    found: dict[str, str] = {}
+    for key in sorted(before.keys() | after.keys()):
+        if before.get(key) != after.get(key):
+            found[key] = "added" if key not in before else "removed" if key not in after else "changed"
+    return found
+
+
+def function_code(
+    function: Callable[..., Any],
+    *,
+    own_code: Sequence[Any] = (),
+    depends_on: Sequence[Any] | Mapping[str, Any] = (),
+    ignore: Sequence[str] = (),
+) -> FunctionCode:
+    """Return what a function's code is, in parts; the arguments are those of `function_content_hash`."""
+    carried = _carried_by(function)
+    if carried is not None:
+        found = [CodePart(key.partition(" ")[0], key.partition(" ")[2], digest) for key, digest in carried.items()]
+        return FunctionCode(content_hash_of(carried), {part.key: part for part in found}, {}, frozenset())
+    owner = f"function {_name_of(function)!r}"
+    walk = CodeWalk(function, own_code, ignore)
+    walk.run()
+    declared = declare_all(walk, depends_on, owner)
+    walk.finish()
+    unknown = sorted(set(ignore) - walk.ignored)
+    if unknown:
+        raise DefinitionError(
+            f"{owner}: ignore names {unknown}, which its code does not refer to. Remove them, or take the names from "
+            f"code_parts() and from the warnings: {sorted([*walk.reports, *(p.name for p in walk.parts.values() if p.name)])}."
+        )
+    digests = {key: part.digest for key, part in walk.parts.items()}
+    _carry(function, digests)
+    reports = {name: sentence for name, sentence in walk.reports.items() if name not in declared}
+    return FunctionCode(content_hash_of(digests), walk.parts, reports, frozenset(walk.libraries))
+
+
+def _name_of(function: Any) -> str:
+    function = plain_function(function)
+    return getattr(function, "__qualname__", None) or type(function).__qualname__
+
+
+# ---------------------------------------------------------------------------- functions sent to another process
+
+
+def _carry(function: Any, digests: Mapping[str, str]) -> None:
+    """Let a function that is sent to another process by value take along what its code is.
+
+    There, its source and its modules need not exist. In the process that made it, this is never looked at.
+    """
+    inner = layers_of(plain_function(function))[-1]
+    if isinstance(inner, FunctionType):
+        vars(inner)[_CARRIED] = {"process": _process(), "code": _place(inner), "digests": dict(digests)}
+
+
+def _carried_by(function: Any) -> Mapping[str, str] | None:
+    inner = layers_of(plain_function(function))[-1]
+    carried = getattr(inner, "__dict__", {}).get(_CARRIED)
+    if not carried or not isinstance(inner, FunctionType) or carried["code"] != _place(inner):
+        return None
+    if carried["process"] == _process() or locate(inner).node is not None:
+        return None
+    return carried["digests"]
+
+
+def _process() -> str:
+    return f"{_PROCESS}:{os.getpid()}"
+
+
+def _place(function: FunctionType) -> tuple[str, int, str]:
+    """Return what tells a function from a wrapper that copied its attributes; file names may be lost on the way."""
+    code = function.__code__
+    return code.co_qualname, code.co_firstlineno, digest_of(code.co_code.hex())

@@ -1,0 +1,434 @@
+"""Modules as source: what each binds at its top level, and which statements change what others bind.
+
+Nothing here runs user code: modules are found without being imported, and read once as they were when they were loaded.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import functools
+import importlib.machinery
+import sys
+import tokenize
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType
+from typing import Any, Final
+
+from orcapod_dagster.core.identity.environment import is_dropped_decorator
+from orcapod_dagster.core.identity.names import (
+    Chain,
+    ImportedName,
+    Names,
+    chain_of,
+    changed_chains,
+    imported_names,
+    names_of,
+)
+from orcapod_dagster.core.identity.syntax import Definition, dump
+
+_OURS: Final = frozenset({"packet_asset", "packet_function"})
+_COMPOUND: Final = (ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, ast.Match)
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A statement that binds or changes a name at module level."""
+
+    statement: ast.stmt
+    guards: tuple[ast.expr, ...] = ()
+    """Conditions of the `if` statements around it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """A statement of a module that may change what a name, also of another module, stands for."""
+
+    binding: Binding
+    changed: tuple[Chain, ...]
+    """Names that the statement itself changes: `TABLE.append(x)`, `Shape.area = f`, `@table.register`."""
+    called: tuple[Chain, ...]
+    """Functions and base classes that may change what they know: `@register("a")`, `class Sub(Base)`."""
+
+
+class ModuleSource:
+    """A module's syntax tree, indexed by the names it binds and by the lines of its functions."""
+
+    def __init__(self, name: str, package: str, file: str, text: str, tree: ast.Module) -> None:
+        self.name = name
+        self.package = package
+        self.file = file
+        self.text = text
+        self.tree = tree
+        self._names: dict[ast.AST, Names] = {}
+        self._texts: dict[ast.AST, str] = {}
+        self._changed: dict[ast.AST, frozenset[Chain]] = {}
+
+    @functools.cached_property
+    def bindings(self) -> dict[str, list[Binding]]:
+        """Every name bound at module level, with the statements that bind it, in order."""
+        found: dict[str, list[Binding]] = {}
+        for binding in self.statements:
+            for name in _bound_names(binding.statement):
+                found.setdefault(name, []).append(binding)
+        return found
+
+    @functools.cached_property
+    def statements(self) -> list[Binding]:
+        """The statements that run when the module is imported, also those under `if` and `try`."""
+        return list(_flat(self.tree.body, ()))
+
+    @functools.cached_property
+    def imports(self) -> list[ImportedName]:
+        """What the module imports when it is imported."""
+        return [
+            found
+            for binding in self.statements
+            for node in ast.walk(binding.statement)
+            if isinstance(node, ast.Import | ast.ImportFrom) and not isinstance(binding.statement, Definition)
+            for found in _import_targets(node)
+        ]
+
+    @functools.cached_property
+    def stars(self) -> list[ImportedName]:
+        """Star imports."""
+        return [found for found in self.imports if found.attribute == "*"]
+
+    @functools.cached_property
+    def effects(self) -> list[Effect]:
+        """Statements that may change what another name stands for."""
+        return [effect for binding in self.statements for effect in _effects_of(binding)]
+
+    @functools.cached_property
+    def _definitions(self) -> dict[tuple[int, str], ast.AST]:
+        found: dict[tuple[int, str], ast.AST] = {}
+        for node in ast.walk(self.tree):
+            if isinstance(node, Definition):
+                first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+                found[first, node.name] = node
+        return found
+
+    @functools.cached_property
+    def _lambdas(self) -> list[ast.Lambda]:
+        return [node for node in ast.walk(self.tree) if isinstance(node, ast.Lambda)]
+
+    def node_of(self, code: CodeType) -> ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | None:
+        """Return the syntax of running code that came of this source, or `None`."""
+        if code.co_name != "<lambda>":
+            node = self._definitions.get((code.co_firstlineno, code.co_name))
+            return node if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) else None
+        found = [node for node in self._lambdas if node.lineno == code.co_firstlineno]
+        if len(found) < 2:
+            return found[0] if found else None
+        inside = [node for node in found if _covers(node.body, code)]
+        return min(inside, key=lambda node: _extent(node.body)) if inside else None
+
+    # ------------------------------------------------------------------ decorators and makers
+
+    def dotted(self, node: ast.expr | None) -> str:
+        """Return the dotted name, as far as imports tell, of what an expression calls or is; else `""`."""
+        called = node.func if isinstance(node, ast.Call) else node
+        chain = None if called is None else chain_of(called)
+        if chain is None:
+            return ""
+        for binding in self.bindings.get(chain[0], []):
+            if isinstance(binding.statement, ast.Import | ast.ImportFrom):
+                found = dict(imported_names(binding.statement))[chain[0]]
+                return ".".join(filter(None, (found.module, found.attribute, *chain[1:])))
+        return ".".join(chain)
+
+    def keeps(self, decorator: ast.expr) -> bool:
+        """Tell whether a decorator counts: those of this package, of Dagster and caches do not."""
+        dotted = self.dotted(decorator)
+        return not is_dropped_decorator(dotted) and dotted.rpartition(".")[2] not in _OURS
+
+    def maker_of(self, statement: ast.stmt) -> str:
+        """Return the dotted name of what a constant's statement calls; `""` for anything but a call."""
+        value: Any = getattr(statement, "value", None)
+        return self.dotted(value) if isinstance(value, ast.Call) else ""
+
+    # ------------------------------------------------------------------ statements, each read once
+
+    def names_in(self, statement: ast.AST) -> Names:
+        """Return the names that a statement of this module takes from outside itself."""
+        if statement not in self._names:
+            self._names[statement] = names_of([statement], self.keeps)
+        return self._names[statement]
+
+    def text_of(self, statement: ast.AST) -> str:
+        """Return the text of a statement of this module."""
+        if statement not in self._texts:
+            self._texts[statement] = dump(statement, self.keeps)
+        return self._texts[statement]
+
+    def changed_in(self, statement: ast.AST) -> frozenset[Chain]:
+        """Return the names outside of itself whose values a function or class changes when it runs."""
+        if not isinstance(statement, Definition):
+            return frozenset()
+        if statement not in self._changed:
+            free = {chain[0] for chain in self.names_in(statement).chains} - {getattr(statement, "name", "")}
+            self._changed[statement] = frozenset(c for c in changed_chains(statement) if c[0] in free)
+        return self._changed[statement]
+
+    def source_of(self, nodes: Sequence[ast.AST]) -> str:
+        """Return the lines of some statements, decorators included."""
+        lines = self.text.splitlines(keepends=True)
+        texts: list[str] = []
+        for node in nodes:
+            if isinstance(node, ast.stmt | ast.expr):
+                decorators = getattr(node, "decorator_list", [])
+                first = min([node.lineno, *(d.lineno for d in decorators)])
+                texts.append("".join(lines[first - 1 : node.end_lineno]))
+        return "\n".join(texts)
+
+
+def _covers(body: ast.expr, code: CodeType) -> bool:
+    """Tell whether all instructions of a lambda's code lie within an expression."""
+    start, end = (body.lineno, body.col_offset), (body.end_lineno or 0, body.end_col_offset or 0)
+    for first, last, left, right in code.co_positions():
+        if first is None or last is None or left is None or right is None or (left, right) == (0, 0):
+            continue  # what the compiler added
+        if (first, left) < start or (last, right) > end:
+            return False
+    return True
+
+
+def _extent(node: ast.expr) -> tuple[int, int]:
+    return ((node.end_lineno or 0) - node.lineno, (node.end_col_offset or 0) - node.col_offset)
+
+
+# ---------------------------------------------------------------------------- statements
+
+
+def _flat(body: Sequence[ast.stmt], guards: tuple[ast.expr, ...]) -> Iterator[Binding]:
+    for statement in body:
+        if isinstance(statement, ast.If):
+            if _never_on_import(statement.test):
+                yield from _flat(statement.orelse, guards)
+            else:
+                yield from _flat([*statement.body, *statement.orelse], (*guards, statement.test))
+        elif isinstance(statement, ast.Try | ast.TryStar):
+            for part in (statement.body, *(h.body for h in statement.handlers), statement.orelse, statement.finalbody):
+                yield from _flat(part, guards)
+        elif isinstance(statement, ast.Assign):
+            yield from (Binding(one, guards) for one in _split(statement))
+        else:
+            yield Binding(statement, guards)
+
+
+def _never_on_import(test: ast.expr) -> bool:
+    """Tell whether a condition is `TYPE_CHECKING` or `__name__ == "__main__"`."""
+    if isinstance(test, ast.Compare):
+        return isinstance(test.left, ast.Name) and test.left.id == "__name__"
+    return (chain_of(test) or ("",))[-1] == "TYPE_CHECKING"
+
+
+def _split(statement: ast.Assign) -> Iterator[ast.stmt]:
+    """Cut `a, b = 1, 2` in two, so that each name has a value of its own."""
+    target, value = statement.targets[0], statement.value
+    if not isinstance(target, ast.Tuple) or not isinstance(value, ast.Tuple) or len(statement.targets) > 1:
+        yield statement
+        return
+    starred = any(isinstance(item, ast.Starred) for item in (*target.elts, *value.elts))
+    if starred or len(target.elts) != len(value.elts):
+        yield statement
+        return
+    for name, item in zip(target.elts, value.elts, strict=True):
+        yield ast.copy_location(ast.Assign(targets=[name], value=item), item)
+
+
+def _bound_names(statement: ast.stmt) -> list[str]:
+    """Return the names that a statement binds; what it only changes (`X[k] = v`) is an effect."""
+    if isinstance(statement, Definition):
+        return [statement.name]
+    if isinstance(statement, ast.Import | ast.ImportFrom):
+        return [name for name, _ in imported_names(statement) if name != "*"]
+    if isinstance(statement, ast.AugAssign):
+        return [statement.target.id] if isinstance(statement.target, ast.Name) else []
+    if isinstance(statement, ast.AnnAssign):
+        return [statement.target.id] if isinstance(statement.target, ast.Name) and statement.value is not None else []
+    if isinstance(statement, ast.Delete):
+        return []
+    stored = [n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+    if isinstance(statement, _COMPOUND):
+        stored += [n.name for n in ast.walk(statement) if isinstance(n, Definition)]
+        imports = [n for n in ast.walk(statement) if isinstance(n, ast.Import | ast.ImportFrom)]
+        stored += [name for node in imports for name, _ in imported_names(node)]
+    alias: Any = getattr(statement, "name", None)  # `type X = ...` of Python 3.12
+    return list(dict.fromkeys([*stored, alias.id] if isinstance(alias, ast.Name) else stored))
+
+
+def _import_targets(node: ast.Import | ast.ImportFrom) -> Iterator[ImportedName]:
+    if isinstance(node, ast.ImportFrom):
+        yield from (found for _, found in imported_names(node))
+    else:
+        yield from (ImportedName(alias.name, 0, None) for alias in node.names)
+
+
+def _effects_of(binding: Binding) -> Iterator[Effect]:
+    statement = binding.statement
+    if isinstance(statement, ast.Import | ast.ImportFrom):
+        return
+    if isinstance(statement, Definition):
+        decorators = [d.func if isinstance(d, ast.Call) else d for d in statement.decorator_list]
+        called = [chain for d in decorators if (chain := chain_of(d.value if isinstance(d, ast.Subscript) else d))]
+        changed = [chain[:-1] for chain in called if len(chain) > 1]
+        if isinstance(statement, ast.ClassDef):
+            called += [chain for base in statement.bases if (chain := chain_of(base))]
+        if called or changed:
+            yield Effect(binding, tuple(changed), tuple(called))
+        return
+    changed = set(changed_chains(statement))
+    called = [node for node in ast.walk(statement) if isinstance(node, ast.Call)] if _may_call(statement) else []
+    chains = [chain for node in called if (chain := chain_of(node.func))]
+    changed |= {chain[:-1] for chain in chains if len(chain) > 1}
+    changed |= {c for node in called if not _is_builtin(node.func) for a in node.args if (c := chain_of(a))}
+    names = set(_bound_names(statement))
+    changed = {chain for chain in changed if chain[0] not in names}
+    if changed or chains:
+        yield Effect(binding, tuple(sorted(changed)), tuple(chains))
+
+
+def _is_builtin(called: ast.expr) -> bool:
+    return isinstance(called, ast.Name) and hasattr(builtins, called.id) and called.id != "setattr"
+
+
+def _may_call(statement: ast.stmt) -> bool:
+    """Tell whether a statement stands for what it calls: its value is thrown away, or it is a loop."""
+    return isinstance(statement, (ast.Expr, *_COMPOUND))
+
+
+def changes_itself(statement: ast.stmt) -> frozenset[str]:
+    """Return the names of its own module that a function or class changes when it is called, subclassed or used as decorator."""
+    free = {chain[0] for chain in names_of([statement]).chains}
+    changed = {chain[0] for chain in changed_chains(statement)}
+    if isinstance(statement, ast.ClassDef):
+        hooks = any(isinstance(n, ast.FunctionDef) and n.name == "__init_subclass__" for n in statement.body)
+        return frozenset((changed & free) | ({statement.name} if hooks else set()))
+    return frozenset(changed & free)
+
+
+# ---------------------------------------------------------------------------- finding and reading
+
+_read: dict[str, tuple[object, ModuleSource | None]] = {}
+"""Modules by name, with the spec under which they were loaded; a reload makes a new spec."""
+
+
+def canonical_name(module: str) -> str:
+    """Return the name that a module has when it is imported; `__main__` may be a module run by `-m` or as a file."""
+    if module != "__main__":
+        return module
+    main = sys.modules.get("__main__")
+    spec, file = (None, None) if main is None else (vars(main).get("__spec__"), vars(main).get("__file__"))
+    if spec is not None:
+        return spec.name.removesuffix(".__main__") if spec.name != "__main__" else module
+    return Path(file).stem if file else module
+
+
+def find_module(name: str) -> ModuleSource | None:
+    """Return a module's source by its canonical name, without importing it; `None` without source.
+
+    A namespace package is a module without statements.
+    """
+    loaded = _loaded(name)
+    if loaded is None:
+        spec = find_spec(name)
+        return None if spec is None else _read_spec(name, spec, stamp=_stamp(spec))
+    spec = vars(loaded).get("__spec__") or loaded
+    known = _read.get(name)
+    if known is None or known[0] is not spec:
+        known = _read[name] = (spec, _read_loaded(name, loaded))
+    return known[1]
+
+
+def _loaded(name: str) -> Any:
+    loaded = sys.modules.get(name)
+    if loaded is None and canonical_name("__main__") == name:
+        return sys.modules.get("__main__")
+    return loaded
+
+
+def find_spec(name: str) -> importlib.machinery.ModuleSpec | None:
+    """Return a module's spec without importing its parents, as `importlib.util.find_spec` would."""
+    parent, _, _ = name.rpartition(".")
+    path: Any = None
+    if parent:
+        loaded = sys.modules.get(parent)
+        above = None if loaded is not None else find_spec(parent)
+        path = vars(loaded).get("__path__") if loaded is not None else above and above.submodule_search_locations
+        if path is None:
+            return None
+    for finder in sys.meta_path:
+        try:
+            spec = finder.find_spec(name, path)
+        except (AttributeError, ImportError, ValueError, OSError):
+            continue
+        if spec is not None:
+            return spec
+    return None
+
+
+def _stamp(spec: importlib.machinery.ModuleSpec) -> tuple[int, int]:
+    try:
+        found = Path(spec.origin or "").stat()
+    except (OSError, ValueError):
+        return 0, 0
+    return found.st_mtime_ns, found.st_size
+
+
+def _read_loaded(name: str, loaded: Any) -> ModuleSource | None:
+    # Not by getattr: a module may have a __getattr__ of its own.
+    spec, file, package = (vars(loaded).get(name) for name in ("__spec__", "__file__", "__package__"))
+    if spec is not None and getattr(spec, "loader", None) is not None and spec.name == vars(loaded).get("__name__"):
+        return _read_spec(name, spec, stamp=_stamp(spec))
+    return _read_file(name, package or "", file or "")
+
+
+def _read_file(name: str, package: str, file: str) -> ModuleSource | None:
+    if not file.endswith(".py"):
+        return None
+    try:
+        with tokenize.open(file) as opened:
+            return parse_module(name, package, file, opened.read())
+    except (OSError, SyntaxError, UnicodeDecodeError):
+        return None
+
+
+def _read_spec(name: str, spec: importlib.machinery.ModuleSpec, stamp: tuple[int, int]) -> ModuleSource | None:
+    package = name if spec.submodule_search_locations is not None else name.rpartition(".")[0]
+    if spec.loader is None or (spec.origin is None and spec.submodule_search_locations is not None):
+        return ModuleSource(name, package, "", "", ast.Module(body=[], type_ignores=[]))
+    if spec.origin in ("built-in", "frozen"):
+        return None
+    if not hasattr(spec.loader, "get_source"):  # such as pytest's, which rewrites assertions
+        return _read_file(name, package, spec.origin or "")
+    return _read_once(name, package, spec.origin or "", stamp, spec.name, spec.loader)
+
+
+@functools.lru_cache(maxsize=4096)
+def _read_once(
+    name: str, package: str, file: str, _stamp: tuple[int, int], as_loaded: str, loader: Any
+) -> ModuleSource | None:
+    try:
+        text = loader.get_source(as_loaded)
+    except (ImportError, OSError, SyntaxError, UnicodeDecodeError):
+        return None
+    return None if text is None else parse_module(name, package, file, text)
+
+
+def parse_module(name: str, package: str, file: str, text: str) -> ModuleSource | None:
+    """Parse a module's text; `None` if it is no Python."""
+    try:
+        return ModuleSource(name, package, file, text, ast.parse(text))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def absolute_name(found: ImportedName, package: str) -> str:
+    """Return the absolute name of the module that an import names."""
+    if not found.level:
+        return found.module
+    base = package.split(".")[: len(package.split(".")) - found.level + 1]
+    return ".".join([*base, *([found.module] if found.module else [])])

@@ -1,0 +1,181 @@
+"""What a dotted name in own code stands for, found in source alone: a binding, a module, or another library's name."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from orcapod_dagster.core.identity.modules import (
+    Effect,
+    ModuleSource,
+    absolute_name,
+    changes_itself,
+    find_module,
+    find_spec,
+)
+from orcapod_dagster.core.identity.names import Chain, ImportedName, imported_names
+from orcapod_dagster.core.identity.own_code import OwnCode
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A name that statements of an own module bind; `rest` are attributes of what it stands for."""
+
+    module: ModuleSource
+    name: str
+    rest: Chain = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WholeModule:
+    """An own module itself."""
+
+    module: ModuleSource
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A name of an own module that has no source (compiled, or bytecode alone)."""
+
+    module: str
+    rest: Chain
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """A dotted name of code that is not the user's own."""
+
+    dotted: str
+    local: tuple[str, str] | None = None
+    """The own module, and the name, under which it was imported at module level."""
+    imported: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A name that nothing binds."""
+
+    dotted: str
+
+
+Resolved = Bound | WholeModule | Loaded | Library | Unknown
+
+
+@dataclass(slots=True)
+class Resolver:
+    """Resolves names within the own code of one function, and finds the statements that change what they stand for."""
+
+    own: OwnCode
+    reached: dict[str, ModuleSource] = field(default_factory=dict[str, ModuleSource])
+    """Modules that are imported, directly or not, when the modules are imported that were looked into."""
+    _found: dict[str, ModuleSource | None] = field(default_factory=dict[str, ModuleSource | None])
+
+    def find(self, name: str) -> ModuleSource | None:
+        """Return the source of a module of own code."""
+        if name not in self._found:
+            self._found[name] = find_module(name)
+        return self._found[name]
+
+    def reach(self, module: ModuleSource) -> None:
+        """Note a module, the packages around it and all of own code that they import."""
+        pending = [module]
+        while pending:
+            one = pending.pop()
+            if one.name in self.reached:
+                continue
+            self.reached[one.name] = one
+            names = [one.name.rpartition(".")[0]]
+            for found in one.imports:
+                target = absolute_name(found, one.package)
+                names += [target, f"{target}.{found.attribute}"] if found.attribute else _with_parents(target)
+            own = (self.find(name) for name in dict.fromkeys(names) if name and self.own.covers(name))
+            pending += [source for source in own if source is not None]
+
+    def resolve(self, module: ModuleSource, chain: Chain, visited: frozenset[str] = frozenset()) -> Iterator[Resolved]:
+        """Yield what a name at the top level of a module stands for; nothing where no statement binds it."""
+        self.reach(module)
+        bindings = module.bindings.get(chain[0])
+        if bindings is None:
+            yield from self._resolve_star(module, chain, visited | {module.name})
+            return
+        if any(not isinstance(b.statement, ast.Import | ast.ImportFrom) for b in bindings):
+            yield Bound(module, chain[0], chain[1:])
+        for binding in bindings:
+            if isinstance(binding.statement, ast.Import | ast.ImportFrom):
+                for name, found in imported_names(binding.statement):
+                    if name == chain[0]:
+                        yield from self.resolve_import(found, module, chain[1:], (module.name, name))
+
+    def _resolve_star(self, module: ModuleSource, chain: Chain, visited: frozenset[str]) -> Iterator[Resolved]:
+        for star in module.stars:
+            target = absolute_name(star, module.package)
+            if not self.own.covers(target):
+                if not hasattr(builtins, chain[0]):
+                    yield Library(f"{target}.{'.'.join(chain)}", (module.name, "*"), target)
+                continue
+            source = self.find(target)
+            if source is not None and source.name not in visited:
+                yield from self.resolve(source, chain, visited)
+
+    def resolve_import(
+        self, found: ImportedName, importer: ModuleSource | str, rest: Chain, local: tuple[str, str] | None = None
+    ) -> Iterator[Resolved]:
+        """Yield what an imported name stands for; `importer` is a module, or the package that dots are relative to."""
+        target = absolute_name(found, importer if isinstance(importer, str) else importer.package)
+        member: Chain = (found.attribute,) if found.attribute and found.attribute != "*" else ()
+        if not self.own.covers(target):
+            imported = ".".join((target, *member))
+            yield Library(".".join((target, *member, *rest)), local, imported)
+            return
+        parts: Chain = (*member, *rest)
+        while True:
+            source = self.find(target)
+            if parts[:1] == ("__dict__",):
+                parts = ()
+            if source is not None:
+                self.reach(source)
+                found_here = list(self.resolve(source, parts)) if parts else [WholeModule(source)]
+                if found_here:
+                    yield from found_here
+                    return
+            if parts and self._exists(".".join((target, *parts[:1]))):
+                target, parts = ".".join((target, *parts[:1])), parts[1:]
+                continue
+            if source is None:
+                yield Loaded(target, parts)
+            elif "__getattr__" in source.bindings:
+                yield Bound(source, "__getattr__")
+            else:
+                yield Unknown(".".join((target, *parts[:1])))
+            return
+
+    def _exists(self, module: str) -> bool:
+        return module in sys.modules or self.find(module) is not None or find_spec(module) is not None
+
+    # ------------------------------------------------------------------ what changes names from outside
+
+    def targets(self, module: ModuleSource, effect: Effect) -> Iterator[tuple[str, str]]:
+        """Yield (module, name) of every name of own code that an effect may change."""
+        for chain in effect.changed:
+            yield from ((b.module.name, b.name) for b in self.resolve(module, chain) if isinstance(b, Bound))
+        for chain in effect.called:
+            for bound in self.resolve(module, chain):
+                if isinstance(bound, Bound):
+                    yield from self._changed_by_call(bound)
+
+    def _changed_by_call(self, bound: Bound) -> Iterator[tuple[str, str]]:
+        for binding in bound.module.bindings[bound.name]:
+            statement = binding.statement
+            if not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                continue
+            for name in changes_itself(statement):
+                found = self.resolve(bound.module, (name,))
+                yield from ((b.module.name, b.name) for b in found if isinstance(b, Bound))
+
+
+def _with_parents(module: str) -> list[str]:
+    parts = module.split(".")
+    return [".".join(parts[: n + 1]) for n in range(len(parts))]
