@@ -14,6 +14,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.orcapod-installed
 TESTS ?= tests
 PYTEST_OPTIONS ?=
+# Files of tests are spread over the cores; WORKERS=0 runs all in one process, for a debugger.
+WORKERS ?= auto
 OLDEST := .venv-oldest
 OLDEST_PYARROW := $(shell sed -n 's/^ *"pyarrow>=\([0-9]*\)",/\1.0.0/p' pyproject.toml)
 TYPE_TESTS := tests/test_types.py tests/test_round_trip.py tests/core/test_converter.py tests/core/test_datagrams.py \
@@ -28,10 +30,10 @@ demo: $(INSTALLED) ## Materialize the example project three times and show what 
 	@$(BIN)/python -m example_project.demo
 
 test: $(INSTALLED) ## Run the tests.
-	@$(BIN)/python -m pytest -q $(PYTEST_OPTIONS) $(TESTS)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(PYTEST_OPTIONS) $(TESTS)
 
 test-oldest: $(OLDEST)/.orcapod-installed ## Run the tests of types and hashes with the oldest pyarrow that is supported.
-	@$(OLDEST)/bin/python -m pytest -q $(TYPE_TESTS)
+	@$(OLDEST)/bin/python -m pytest -q -n $(WORKERS) --dist loadfile $(TYPE_TESTS)
 
 dev: $(INSTALLED) $(DAGSTER_HOME)/dagster.yaml ## Open the example project in the Dagster UI.
 	@DAGSTER_HOME="$(DAGSTER_HOME)" PATH="$(abspath $(BIN)):$$PATH" $(BIN)/dagster dev
