@@ -90,7 +90,9 @@ def test_a_table_in_the_folder_of_another_has_its_own_files(tmp_path: Path) -> N
     os.utime(orphan, (long_ago, long_ago))
     found = {report.table: report.findings for report in verify(str(tmp_path))}
     assert found["a"] == found["a/ab"] == ()
-    assert "part-orphan.parquet" in found["a/b"][0].what
+    (finding,) = found["a/b"]
+    assert finding.what.startswith("1 files (")
+    assert finding.harmless
     assert [one.table for one in verify(str(tmp_path), table="a/b")] == ["a/b"]
     before = read(tmp_path, ["a", "b"])
     compact(str(tmp_path / "a"))
