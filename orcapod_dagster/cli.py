@@ -14,10 +14,11 @@ from typing import Any, Final
 
 from orcapod_dagster.core.cleanup import CleanSettings, Removable, clean
 from orcapod_dagster.core.compaction import compact
+from orcapod_dagster.core.databases.delta import compact_records
 from orcapod_dagster.core.errors import OrcapodError
 from orcapod_dagster.core.export import export
 from orcapod_dagster.core.lake import Lake
-from orcapod_dagster.core.paths import join_uri
+from orcapod_dagster.core.paths import RESULTS_FOLDER, join_uri
 from orcapod_dagster.core.verify import TableReport, verify
 
 _AGE: Final = re.compile(r"(\d+)([dhms])$")
@@ -138,7 +139,8 @@ def _verify(chosen: Any) -> int:
 def _compact(chosen: Any) -> int:
     for report in _reports(chosen):
         uri = f"{chosen.root_uri.rstrip('/')}/{report.table}"
-        done = None if report.version is None else compact(uri, _options(chosen))
+        bring_together = compact_records if report.table.startswith(f"{RESULTS_FOLDER}/") else compact
+        done = None if report.version is None else bring_together(uri, _options(chosen))
         if done is not None:
             _say(
                 f"{report.table}: {done.files} files with {done.rows:,d} rows brought together, version {done.version}"

@@ -17,13 +17,16 @@ from typing import Any
 
 import dagster as dg
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from orcapod_dagster import packet_asset, packet_resources
+from orcapod_dagster.cli import main
 from orcapod_dagster.core import columns as names, delta
 from orcapod_dagster.core.cleanup import CleanSettings, Removable, clean, results as results_module
 from orcapod_dagster.core.delta_files import write_files
 from orcapod_dagster.core.errors import LakeError, StorageError
+from orcapod_dagster.core.key_index import FOLDER, data_file_of
 from orcapod_dagster.core.lake import Lake
 from orcapod_dagster.core.sources import DeltaSource
 from orcapod_dagster.core.verify import verify
@@ -180,6 +183,37 @@ def test_what_killed_writers_left_goes_after_a_day(project: Project) -> None:
     assert not [name for name in litter if (square / name).exists()]
     assert all((square / name).exists() for name in others[:-1])
     assert table_at(str(square)).num_rows == 3_000
+
+
+def test_indexes_of_keys_go_with_their_data_files(project: Project) -> None:
+    """Those of data files that are gone, and unfinished ones, go after a day; the living are nothing to clean or verify."""
+    folder = Path(project.uri(project.results), FOLDER)
+    living = sorted(folder.iterdir())
+    assert living
+    gone = folder / "part-0.parquet.some.column"
+    half = folder / f".{living[0].name}.0f"
+    for path in (gone, half):
+        path.write_bytes(b"x" * 10)
+    assert found(project, CleanSettings()) == {}
+    for path in folder.iterdir():
+        os.utime(path, (LONG_AGO, LONG_AGO))
+    (report,) = (one for one in verify(str(project.root)) if one.table == project.results)
+    assert [one.what.partition(":")[0] for one in report.findings] == ["1 files (10 bytes) belong to no version"] * 2
+    kinds = {(what, one.files) for (_, what), one in found(project, CleanSettings(), dry_run=False).items()}
+    assert kinds == {("files beside data files", 1), ("temporary files", 1)}
+    assert sorted(folder.iterdir()) == living
+    assert whole(project)
+
+
+def test_indexes_are_no_part_of_a_table(project: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`inspect` counts data files alone, and an export has the rows alone."""
+    assert main(["inspect", "--root-uri", str(project.root), "--table", project.results]) == 0
+    (line,) = capsys.readouterr().out.splitlines()[1:]
+    sizes = [path.stat().st_size for path in Path(project.uri(project.results)).glob("*.parquet")]
+    assert line.split()[2:] == ["4,000", str(len(sizes)), f"{sum(sizes) / 1e6:.2f}"]
+    target = tmp_path / "results.parquet"
+    assert main(["export", "--root-uri", str(project.root), project.results, "--to", str(target)]) == 0
+    assert pq.read_metadata(target).num_rows == 4_000
 
 
 def test_tables_in_the_folder_of_another_keep_their_files(tmp_path: Path) -> None:
@@ -518,8 +552,10 @@ def test_a_killed_clean_up_leaves_a_whole_lake(project: Project, place: str) -> 
     found(project, after(40, keep_results="used"), dry_run=False)
     found(project, after(80), dry_run=False)
     assert table_at(project.uri(project.results)).num_rows == 3_000
-    left = [name for name in files(project.root) if "/part-" in name]
-    assert len(left) == 3  # one file of each table, and none that a killed clean-up wrote
+    data = [name for name in files(project.root) if name.endswith(".parquet") and "/part-" in name]
+    assert len(data) == 3  # one file of each table, and none that a killed clean-up wrote
+    (index,) = Path(project.uri(project.results), FOLDER).iterdir()
+    assert f"{project.results}/{data_file_of(index.name)}" in data
     assert whole(project)
 
 

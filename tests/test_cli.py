@@ -15,8 +15,10 @@ import pytest
 
 from orcapod_dagster.cli import main
 from orcapod_dagster.core import delta, export as export_module
+from orcapod_dagster.core.columns import INPUT_HASH
 from orcapod_dagster.core.errors import LakeError, StorageError
 from orcapod_dagster.core.export import export
+from orcapod_dagster.core.key_index import FOLDER
 
 ROWS = pa.table(
     {
@@ -55,6 +57,26 @@ def test_clean_shows_first_and_removes_when_told(lake: Path, capsys: pytest.Capt
     assert run("clean", lake, "--yes") == 0
     assert "2.00 MB in 1 files removed." in capsys.readouterr().out
     assert not stray.exists()
+
+
+def test_results_are_compacted_as_runs_compact_them(lake: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`compact` gives a hidden table small row groups and an index, that of an asset large ones and none."""
+    tables = {name: lake / name for name in (".orcapod/results/f", "plain")}
+    for folder in tables.values():
+        for start in (0, 10_000):
+            keys = [number.to_bytes(16, "big") for number in range(start, start + 10_000)]
+            delta.append(str(folder), pa.table({INPUT_HASH: pa.array(keys, pa.binary())}).to_reader)
+    assert run("compact", lake) == 0
+    assert "2 files with 20,000 rows" in capsys.readouterr().out
+    groups: dict[str, int] = {}
+    for name, folder in tables.items():
+        table = delta.open_table(str(folder))
+        assert table is not None
+        (file,) = delta.live_files(table)
+        groups[name] = pq.read_metadata(folder / file).num_row_groups
+        indexes = [path.name for path in (folder / FOLDER).glob("*")]
+        assert indexes == ([f"{file}.{INPUT_HASH}"] if name.startswith(".") else [])
+    assert groups == {".orcapod/results/f": 3, "plain": 1}
 
 
 def test_clean_refuses_ages_below_a_day(lake: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -121,6 +121,11 @@ class IndexedFile:
         return bytes(memoryview(ordered.buffers()[1])[: 8 * len(ordered)])
 
 
+def data_file_of(name: str) -> str:
+    """Return the data file whose index, in `FOLDER`, has this name."""
+    return f"{name.partition('.parquet.')[0]}.parquet"
+
+
 def prune(uri: str, live: Collection[str]) -> None:
     """Remove the indexes of files that a table no longer has; a reader of an earlier version makes its own again."""
     table = local_path(uri)
@@ -130,7 +135,7 @@ def prune(uri: str, live: Collection[str]) -> None:
     for path in folder.iterdir():
         with contextlib.suppress(OSError):
             abandoned = path.name.startswith(".") and path.stat().st_mtime < time.time() - _ABANDONED_SECONDS
-            if abandoned or not (path.name.startswith(".") or path.name.rpartition(".")[0] in live):
+            if abandoned or not (path.name.startswith(".") or data_file_of(path.name) in live):
                 path.unlink()
 
 

@@ -10,13 +10,13 @@ from typing import Any, Final
 
 from deltalake import DeltaTable
 
-from orcapod_dagster.core import delta
+from orcapod_dagster.core import delta, key_index
 from orcapod_dagster.core.cleanup.base import CleanSettings, Removable
 from orcapod_dagster.core.errors import LakeError
 from orcapod_dagster.core.lake import Folder, Lake, named_files, retained_files, sizes_of
 from orcapod_dagster.core.paths import LOG_FOLDER
 
-_TEMPORARY: Final = re.compile(r"(#\d+|/_commit_[^/]*\.json\.tmp)$")
+_TEMPORARY: Final = re.compile(rf"(#\d+$|/_commit_[^/]*\.json\.tmp$|^{key_index.FOLDER}/\.)")
 _SIDECAR: Final = re.compile(r"^(?P<data>.*\.parquet)\.[A-Za-z0-9_]+$")
 
 
@@ -59,13 +59,22 @@ def find_litter(
     named = named_files(folder) | live
     orphans = [path for path in _old_data(folder, table, settings) if path not in named]
     old = [path for path, entry in folder.files.items() if _is_older(entry, settings.orphaned_before)]
-    temporary = [p for p in old if _TEMPORARY.search(p) and _is_inside(p, table, LOG_FOLDER)]
-    left = (folder.files.keys() | live) - {*going, *orphans}
-    beside = [p for p in old if (match := _SIDECAR.match(p)) and _is_inside(p, table) and match["data"] not in left]
+    temporary = [p for p in old if _TEMPORARY.search(p) and _is_inside(p, table, LOG_FOLDER, key_index.FOLDER)]
+    left = {None, *folder.files, *live} - {*going, *orphans}
+    beside = [p for p in old if _data_of(p, table) not in left]
     # In the order of removal: a sidecar whose data file went is found again, a data file that lost its sidecar is not.
     yield from _removable(folder, orphans, "files of killed writers", "no version of the log names them")
     yield from _removable(folder, temporary, "temporary files", "a write was killed before they had their name")
     yield from _removable(folder, beside, "files beside data files", "their data file is gone")
+
+
+def _data_of(path: str, table: DeltaTable | None) -> str | None:
+    """Return the data file that a file belongs to: one beside it, or an index of its keys; None for any other file."""
+    folder, _, name = path.partition("/")
+    if folder == key_index.FOLDER:
+        return None if name.startswith(".") else key_index.data_file_of(name)
+    match = _SIDECAR.match(path)
+    return match["data"] if match and _is_inside(path, table) else None
 
 
 def _old_data(folder: Folder, table: DeltaTable | None, settings: CleanSettings) -> list[str]:

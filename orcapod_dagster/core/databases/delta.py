@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from orcapod_dagster.core import delta
 from orcapod_dagster.core.columns import INPUT_HASH, RECORD_ID
-from orcapod_dagster.core.compaction import MANY_FILES, compact
+from orcapod_dagster.core.compaction import MANY_FILES, Compaction, compact
 from orcapod_dagster.core.databases.base import ArrowDatabase
 from orcapod_dagster.core.key_index import IndexedFile, prune
 from orcapod_dagster.core.paths import join_uri, local_path
@@ -75,16 +75,7 @@ class DeltaTableDatabase(ArrowDatabase):
         written = delta.append(
             uri, open_records, storage_options=self._options, plain_columns=_PLAIN, durable=self._durable
         )
-        self._index(uri, written.files)
-
-    def _index(self, uri: str, files: Sequence[str]) -> None:
-        """Write the key indexes of new files; whoever finds one missing makes it, so no error of this one counts."""
-        folder = local_path(uri)
-        for name in files if folder is not None else ():
-            with contextlib.suppress(OSError), pq.ParquetFile(f"{folder}/{name}") as file:
-                if INPUT_HASH in file.schema_arrow.names:
-                    read = partial(_input_hashes, file)
-                    IndexedFile(uri, name, file.metadata.num_rows, INPUT_HASH, read).make(durable=self._durable)
+        _index(uri, written.files, durable=self._durable)
 
     def source(self, path: Sequence[str]) -> TableSource | None:
         """Return all records as of now; flushes first."""
@@ -101,13 +92,42 @@ class DeltaTableDatabase(ArrowDatabase):
     def compact(self, path: Sequence[str]) -> None:
         """Bring the rows of small files together, once there are many."""
         self.flush()
-        uri = self.uri(path)
-        done = compact(uri, self._options, at_least=MANY_FILES, plain_columns=_PLAIN, row_group_rows=_GROUP_ROWS)
-        table = None if done is None else delta.open_table(uri, self._options)
-        if done is None or table is None:
-            return
-        self._index(uri, done.made)
+        compact_records(self.uri(path), self._options, at_least=MANY_FILES, durable=self._durable)
+
+
+def compact_records(
+    uri: str, storage_options: Mapping[str, str] | None = None, *, at_least: int = 2, durable: bool = True
+) -> Compaction | None:
+    """Compact a table of records so that few are found quickly: small row groups, and indexes of their keys.
+
+    Args:
+        uri: the table.
+        storage_options: as deltalake takes them.
+        at_least: with fewer small files nothing is done.
+        durable: force the indexes to the disk.
+
+    Returns:
+        As `compact`.
+
+    Raises:
+        StorageError: the storage refused. No row was changed.
+    """
+    done = compact(uri, storage_options, at_least=at_least, plain_columns=_PLAIN, row_group_rows=_GROUP_ROWS)
+    table = None if done is None else delta.open_table(uri, storage_options)
+    if done is not None and table is not None:
+        _index(uri, done.made, durable=durable)
         prune(uri, delta.live_files(table))
+    return done
+
+
+def _index(uri: str, files: Sequence[str], *, durable: bool) -> None:
+    """Write the key indexes of new files; whoever finds one missing makes it, so no error of this one counts."""
+    folder = local_path(uri)
+    for name in files if folder is not None else ():
+        with contextlib.suppress(OSError), pq.ParquetFile(f"{folder}/{name}") as file:
+            if INPUT_HASH in file.schema_arrow.names:
+                read = partial(_input_hashes, file)
+                IndexedFile(uri, name, file.metadata.num_rows, INPUT_HASH, read).make(durable=durable)
 
 
 def _input_hashes(file: pq.ParquetFile) -> Iterator[pa.Array]:
