@@ -15,7 +15,7 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
-from orcapod_dagster import packet_asset, packet_resources
+from orcapod_dagster import Blob, packet_asset, packet_resources
 from orcapod_dagster.cli import main
 from orcapod_dagster.core import delta
 from orcapod_dagster.core.lake import Lake
@@ -146,6 +146,37 @@ def test_orphans_are_a_note(lake: Path) -> None:
     assert found.harmless
     assert "1 files (10 bytes)" in found.what
     assert "clean" in found.do
+
+
+def test_lost_and_changed_large_values_are_found(tmp_path: Path) -> None:
+    """Values that rows name are missed by the table and its results, other bytes of the same size when all is read."""
+    root = tmp_path / "lake"
+
+    @dg.asset
+    def seeds() -> pa.Table:
+        return pa.table({"seed": [1, 2, 3]})
+
+    def grow(seed: int) -> Blob:
+        return Blob(bytes([seed]) * 100_000)
+
+    asset = packet_asset(grow, inputs=seeds, tag_columns=["seed"], output_keys=["leaf"])
+    with dg.DagsterInstance.ephemeral() as instance:
+        dg.materialize([seeds, asset], instance=instance, resources=packet_resources(str(root), as_default=True))
+    assert findings(root, read_all=True) == []
+    gone, other, _ = sorted((root / ".orcapod/blobs").glob("??/*"))
+    gone.unlink()
+    other.chmod(0o644)
+    other.write_bytes(b"x" * 100_000)
+    said = f"large value .orcapod/blobs/{gone.parent.name}/{gone.name} of 100000 bytes is missing"
+    assert [(one.table.startswith(".orcapod/results/grow"), one.what) for one in findings(root)] == [
+        (True, said),
+        (False, said),
+    ]
+    more = [one for one in findings(root, read_all=True) if one.what != said]
+    assert [one.what for one in more] == [
+        f"large value .orcapod/blobs/{other.parent.name}/{other.name} holds other bytes than its name says"
+    ]
+    assert not any(one.harmless for one in more)
 
 
 def test_the_command(lake: Path, capsys: pytest.CaptureFixture[str]) -> None:

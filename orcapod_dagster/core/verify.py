@@ -1,14 +1,16 @@
 """Verify: whether the tables of a lake are whole, and what to do where they are not.
 
 Counts come from Delta's log, so a table with a missing file still says how many rows it has. Here the log is held against the
-files: present, of the size and with the rows that it says. When asked for, every value is read: pages against the checksums
-that our files have, the rows of packet assets against the data version that their commit says.
+files: present, of the size and with the rows that it says; large values likewise. When asked for, every value is read: pages
+against the checksums that our files have, large values against their names, the rows of packet assets against the data version
+that their commit says.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import pyarrow as pa
@@ -17,6 +19,9 @@ from deltalake import DeltaTable
 
 from orcapod_dagster.core import delta
 from orcapod_dagster.core.arrow import pc
+from orcapod_dagster.core.blobs.check import BlobCheck
+from orcapod_dagster.core.blobs.layout import is_blob
+from orcapod_dagster.core.blobs.store import BlobStore
 from orcapod_dagster.core.cleanup.base import CleanSettings
 from orcapod_dagster.core.cleanup.files import find_litter
 from orcapod_dagster.core.columns import RECORD_ID
@@ -81,8 +86,9 @@ def verify(
         StorageError: the root cannot be listed.
     """
     lake = Lake(root_uri, storage_options)
+    blobs = cache(lambda: BlobCheck(BlobStore(root_uri, storage_options)))
     for folder in lake.folders() if table is None else [lake.folder(table.strip("/"))]:
-        yield _strange(lake, folder) or _Check(lake, folder).run(read_all=read_all)
+        yield _strange(lake, folder) or _Check(lake, folder, blobs).run(read_all=read_all)
 
 
 def _strange(lake: Lake, folder: Folder) -> TableReport | None:
@@ -98,9 +104,10 @@ def _strange(lake: Lake, folder: Folder) -> TableReport | None:
 class _Check:
     """The check of one table."""
 
-    def __init__(self, lake: Lake, folder: Folder) -> None:
+    def __init__(self, lake: Lake, folder: Folder, blobs: Callable[[], BlobCheck]) -> None:
         self._lake = lake
         self._folder = folder
+        self._blobs = blobs
         self._mend = _MEND_RESULTS if folder.name.startswith(f"{RESULTS_FOLDER}/") else _MEND
         self._findings: list[Finding] = []
 
@@ -127,6 +134,7 @@ class _Check:
         if not self._findings:
             self._guarded(lambda: self._check_records(table))
             self._guarded(lambda: self._check_rows(table, read_all=read_all))
+            self._guarded(lambda: self._check_blobs(table, read_all=read_all))
             if read_all:
                 self._guarded(lambda: self._read_everything(table))
         self._guarded(lambda: self._check_litter(table))
@@ -178,6 +186,13 @@ class _Check:
         for rows in standing_rows(self._folder, table):
             for wrong in check_rows(table, rows, read_all=read_all):
                 self._say(wrong, _WRITE_ANEW)
+
+    def _check_blobs(self, table: DeltaTable, *, read_all: bool) -> None:
+        """Check that the large values that rows name are there; tables without such columns cost nothing."""
+        source = DeltaSource(table)
+        if any(is_blob(field.type) for field in source.schema):
+            for problem in self._blobs().problems(source, read_all=read_all):
+                self._say(problem.what, problem.do)
 
     def _read_everything(self, table: DeltaTable) -> None:
         """Read every page, whose checksum is looked at, and every value, which must be one of its type."""

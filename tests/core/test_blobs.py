@@ -561,6 +561,16 @@ def test_check_names_what_is_wrong(tmp_path: Path) -> None:
     assert len(list(check.problems(bench.source(), read_all=True))) == 2
 
 
+def test_what_a_run_stores_meanwhile_is_not_missing(tmp_path: Path) -> None:
+    """One check looks at table after table while a run writes: values that are younger than its first look are found."""
+    bench = Bench(tmp_path, lambda x: BIG + bytes([x]))
+    bench.run([0])
+    check = BlobCheck(bench.blobs)
+    assert list(check.problems(bench.source())) == []
+    bench.run([0, 1])
+    assert list(check.problems(bench.source())) == []
+
+
 def test_what_no_table_names_is_found(tmp_path: Path) -> None:
     """Values that no given table names are listed once they are old; a value that is used again is young."""
     bench = Bench(tmp_path, lambda x: BIG + bytes([x]))

@@ -71,9 +71,8 @@ class BlobCheck:
         named = blob_references(source).combine_chunks()
         if not named.num_rows:
             return
-        listing = self._listing = self._blobs.listing() if self._listing is None else self._listing
         (batch,) = named.to_batches()
-        absent = self._blobs.absent(batch, listing)
+        listing, absent = self._absent(batch)
         sizes = dict(zip(listing["path"].to_pylist(), listing["size"].to_pylist(), strict=True))
         for row in named.filter(absent).to_pylist():
             path, size = row["path"], row["size"]
@@ -83,6 +82,15 @@ class BlobCheck:
                 yield BlobProblem(path, f"large value {path} of {size} bytes is missing", _RERUN)
         for path in named.filter(pc.invert(absent))["path"].to_pylist() if read_all else ():
             yield from self._read(path, sizes[path])
+
+    def _absent(self, batch: pa.RecordBatch) -> tuple[pa.Table, pa.Array]:
+        """Return what is there, and which rows are not; listed anew where one is not, for a run may have written it since."""
+        if self._listing is not None:
+            absent = self._blobs.absent(batch, self._listing)
+            if not pc.any(absent).as_py():
+                return self._listing, absent
+        self._listing = self._blobs.listing()
+        return self._listing, self._blobs.absent(batch, self._listing)
 
     def _read(self, path: str, size: int) -> Iterator[BlobProblem]:
         if path in self._whole:
