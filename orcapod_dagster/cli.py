@@ -183,6 +183,8 @@ def _clean(chosen: Any) -> int:
         if not one.problem:
             found.append(one)
         _say(f"{one.table:60s} {one.what:24s} {one.rows:14,d} {one.files:7,d} {one.bytes / 1e6:10.2f}  {one.why}")
+    if chosen.table:
+        _say("Large values are left alone: only all tables together tell which are used. Leave out --table.")
     size = sum(one.bytes for one in found) / 1e6
     done = "removed" if chosen.yes else "would be removed; --yes removes it"
     _say(f"{size:,.2f} MB in {sum(one.files for one in found):,d} files {done}." if found else "Nothing to remove.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import multiprocessing as mp
 import os
 import pickle
@@ -24,6 +25,8 @@ from orcapod_dagster import Blob, output_directory, packet_asset, packet_resourc
 from orcapod_dagster.cli import main
 from orcapod_dagster.core import BlobStore, delta
 from orcapod_dagster.core.blobs.check import BlobCheck
+from orcapod_dagster.core.cleanup import CleanSettings, clean
+from orcapod_dagster.core.lake import Lake
 from orcapod_dagster.core.predicates import Equals
 from orcapod_dagster.core.sources import DeltaSource
 
@@ -149,7 +152,7 @@ def test_large_values(root: str, options: dict[str, str], tmp_path: Path) -> Non
     assert sorted(listing["size"].to_pylist()) == [80_000, 80_000, 160_000, 160_000]
     assert listing["modified"].null_count == 0
     assert run() == [0, 0]
-    store.remove(listing["path"].to_pylist()[:1])
+    store.remove(listing["path"].to_pylist()[:1], dt.datetime.now(dt.UTC) + dt.timedelta(days=1))
     assert run() == [1, 0]
     assert store.listing()["modified"].to_pylist()[1:] == listing["modified"].to_pylist()[1:]
     row = rows(f"{root}/record", options)[0]
@@ -158,6 +161,11 @@ def test_large_values(root: str, options: dict[str, str], tmp_path: Path) -> Non
     assert pickle.loads(sent)[0].read() == b"00000032" * 10_000
     source = DeltaSource(delta.open_table(f"{root}/record", options))  # type: ignore[arg-type]
     assert list(BlobCheck(store).problems(source, read_all=True)) == []
+    stray = store.keeper.keep(b"x" * 100_000, "c").place[1]
+    settings = CleanSettings(now=dt.datetime.now(dt.UTC) + dt.timedelta(days=2))
+    (found,) = (one for one in clean(Lake(root, options), settings, dry_run=False) if one.what == "large values")
+    assert (found.files, found.bytes) == (1, 100_000)
+    assert sorted([*store.listing()["path"].to_pylist(), stray]) == sorted([*listing["path"].to_pylist(), stray])
 
 
 # ---------------------------------------------------------------------------- several processes

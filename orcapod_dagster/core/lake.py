@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from pyarrow import fs
 
@@ -207,3 +208,39 @@ def retained_files(folder: Folder, table: DeltaTable, since: dt.datetime) -> set
         if inside and commit.version >= min(inside):
             named.update(commit.adds, commit.removes)
     return named
+
+
+def retained_rows(
+    lake: Lake, listed: Folder, since: dt.datetime, columns: Callable[[pa.Schema], Sequence[str]]
+) -> Iterator[pa.RecordBatch]:
+    """Yield every row of the versions of a table that were the newest at any time from `since` on, as the files hold it.
+
+    Pages are held against their checksums: what upkeep reads wrong, it would take for unused.
+
+    Args:
+        lake, listed: the table.
+        since: the beginning of what is retained.
+        columns: which to read of a file with this schema, as pyarrow takes them; none where the file is not to be read.
+
+    Raises:
+        LakeError: the table lies behind a link, it or one of the files cannot be read, or a file of its newest version is
+            missing. Those of older versions that are gone are left out: nobody can read such a version any more.
+    """
+    listed.refuse_strange(lake.root_uri)
+    table = listed.open()
+    if table is None:
+        return
+    folder = lake.folder(listed.name)
+    live = set(sizes_of(table))
+    for path in sorted(retained_files(folder, table, since)):
+        entry = folder.files.get(path)
+        if entry is None and path in live:
+            raise StorageError(f"{folder.uri}: file {path} is missing. Run verify, and materialize the asset again.")
+        if entry is not None:
+            with delta.reading(folder.uri), _parquet(folder, entry.path) as file:
+                if wanted := columns(file.schema_arrow):
+                    yield from file.iter_batches(_SCAN_ROWS, columns=list(wanted))
+
+
+def _parquet(folder: Folder, path: str) -> pq.ParquetFile:
+    return pq.ParquetFile(path, filesystem=folder.filesystem, page_checksum_verification=True)

@@ -10,6 +10,7 @@ import pickle
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, get_type_hints
@@ -34,6 +35,7 @@ from orcapod_dagster.core import (
 from orcapod_dagster.core.blobs import codec, keeper
 from orcapod_dagster.core.blobs.check import BlobCheck, blob_references, unreferenced
 from orcapod_dagster.core.blobs.keeper import LocalKeeper, Workspace
+from orcapod_dagster.core.blobs.store import ObjectKeeper
 from orcapod_dagster.core.converter import to_array
 from orcapod_dagster.core.errors import DefinitionError, StorageError
 from orcapod_dagster.core.executors.base import BatchResult, RowBatch
@@ -48,6 +50,7 @@ from orcapod_dagster.core.streams import PacketStream, StreamInput
 ABC = bytes.fromhex("bddd813c634239723171ef3fee98579b94964e3bb1cb3e427262c8c068d52319")
 """What `b2sum -l 256` prints for `abc`."""
 BIG = b"0123456789" * 10_000
+TOMORROW = dt.datetime.now(dt.UTC) + dt.timedelta(days=1)
 
 
 class Bench:
@@ -446,7 +449,7 @@ def test_a_kill_leaves_no_damage(tmp_path: Path) -> None:
         report, (row,) = bench.run([1])
         assert (report.computed, Blob.of(row, str(bench.root)).read()) == (1, BIG)
         assert not orphans or bench.files() == orphans
-        bench.blobs.remove(left["path"].to_pylist())
+        bench.blobs.remove(left["path"].to_pylist(), TOMORROW)
         assert not list((bench.root / ".orcapod/blobs/work").iterdir())
 
 
@@ -457,7 +460,7 @@ def test_a_value_that_vanishes_while_its_run_goes_on_is_told(tmp_path: Path, mon
 
     def then_remove(one: FunctionPod, *args: Any) -> PodReport:
         report = compute(one, *args)
-        bench.blobs.remove(bench.blobs.listing()["path"].to_pylist())
+        bench.blobs.remove(bench.blobs.listing()["path"].to_pylist(), TOMORROW)
         return report
 
     monkeypatch.setattr(FunctionPod, "compute", then_remove)
@@ -577,14 +580,35 @@ def test_what_no_table_names_is_found(tmp_path: Path) -> None:
     bench.run([0])
     orphan = bench.blobs.keeper.keep(BIG, "c")
     named = blob_references(bench.source())
+    an_hour_ago = dt.datetime.now(dt.UTC) - dt.timedelta(hours=1)
     assert (named.num_rows, len(bench.blobs.listing())) == (1, 2)
-    assert not len(unreferenced(bench.blobs, [named], dt.timedelta(hours=1)))
+    assert not len(unreferenced(bench.blobs, [*named["path"].chunks], an_hour_ago))
     os.utime(orphan.file, (0, 0))
-    assert unreferenced(bench.blobs, [named], dt.timedelta(hours=1))["path"].to_pylist() == [orphan.place[1]]
+    assert unreferenced(bench.blobs, [*named["path"].chunks], an_hour_ago)["path"].to_pylist() == [orphan.place[1]]
     bench.blobs.keeper.keep(BIG, "c")
-    assert not len(unreferenced(bench.blobs, [named], dt.timedelta(hours=1)))
-    bench.blobs.remove([orphan.place[1]])
+    assert not len(unreferenced(bench.blobs, [*named["path"].chunks], an_hour_ago))
+    bench.blobs.remove([orphan.place[1]], TOMORROW)
     assert len(bench.blobs.listing()) == 1
+
+
+def test_a_value_that_is_used_again_is_young(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On an object store, and where another user's file cannot be made young, an old value is written again, a young one not."""
+    for name in ("object store", "of another user"):
+        root = str(tmp_path / name)
+        one = ObjectKeeper(0, root, None) if name == "object store" else BlobStore(root).keeper
+        file = tmp_path / name / keeper.place_of(Blob(BIG).digest)
+        file.parent.mkdir(parents=True)
+        one.keep(BIG, "c")
+        os.utime(file, (0, 0))
+        with monkeypatch.context() as patched:
+            if name == "of another user":
+                patched.setattr(keeper.LocalKeeper, "_touch", staticmethod(lambda file, _: Path(file).exists()))
+            one.keep(BIG, "c")
+            first = file.stat()
+            assert first.st_mtime > time.time() - 3_600
+            one.keep(BIG, "c")
+        assert (file.stat().st_mtime_ns, file.stat().st_ino) == (first.st_mtime_ns, first.st_ino)
+        assert file.read_bytes() == BIG
 
 
 def test_a_lake_without_values_costs_and_finds_nothing(tmp_path: Path) -> None:

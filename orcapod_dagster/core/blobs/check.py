@@ -9,6 +9,7 @@ import datetime as dt
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
 import pyarrow as pa
 
@@ -109,18 +110,50 @@ def _is_whole(blob: Blob) -> bool:
         return False
 
 
-def unreferenced(blobs: BlobStore, named: Iterable[pa.Table], older_than: dt.timedelta) -> pa.Table:
+def unreferenced(blobs: BlobStore, named: Iterable[pa.Array], before: dt.datetime) -> pa.Table:
     """Return the values that no table names: path, size, modified.
 
     Args:
         blobs: the large values of the lake.
-        named: `blob_references` of every version of every table that is to stay readable, result tables included.
-        older_than: younger ones are left out. A run writes a value before the commit that names it, and makes a value that
-            it uses again young; so this must be longer than the time between two commits of any run.
+        named: `named_paths` of every version of every table that is to stay readable, result tables included. Asked for only
+            after the values were listed, so that a commit in between is seen; not at all where none is old.
+        before: younger ones are left out. A run writes a value before the commit that names it, and makes a value that it
+            uses again young; so this must be longer ago than the time between two commits of any run.
     """
     listing = blobs.listing()
-    before = dt.datetime.now(dt.UTC) - older_than
     left = listing.filter(pc.less(listing["modified"], pa.scalar(before, listing.schema.field("modified").type)))
-    for table in named:
-        left = left.filter(pc.invert(pc.is_in(left["path"], value_set=table["path"].combine_chunks())))
+    if left.num_rows:
+        for paths in named:
+            left = left.filter(pc.invert(pc.is_in(left["path"], value_set=paths.cast(pa.string()))))
     return left
+
+
+def naming_columns(schema: pa.Schema) -> list[str]:
+    """Return what to read of a Parquet file with this schema to know which large values it names."""
+    names = [(field.name, is_blob(field.type)) for field in schema if _holds_blobs(field.type)]
+    return [f"{name}.path" if is_plain else name for name, is_plain in names]
+
+
+def named_paths(batch: pa.RecordBatch) -> Iterator[pa.Array]:
+    """Yield the paths in columns that were read as `naming_columns` says, at any depth; some are null."""
+    for column in batch.columns:
+        is_path_alone = pa.types.is_struct(column.type) and [field.name for field in column.type.fields] == ["path"]
+        yield from column.flatten() if is_path_alone and not column.type.field(0).type.num_fields else _paths(column)
+
+
+def _holds_blobs(t: pa.DataType) -> bool:
+    return is_blob(t) or any(_holds_blobs(t.field(i).type) for i in range(t.num_fields))
+
+
+def _paths(array: Any) -> Iterator[pa.Array]:
+    t = array.type
+    if is_blob(t):
+        yield pc.struct_field(array, "path")
+    elif pa.types.is_struct(t):
+        for part in array.flatten():
+            yield from _paths(part)
+    elif pa.types.is_map(t):
+        yield from _paths(array.keys)
+        yield from _paths(array.items)
+    elif t.num_fields:
+        yield from _paths(array.flatten())

@@ -17,6 +17,7 @@ import shutil
 import stat
 import sys
 import tempfile
+import time
 import types
 import uuid
 from collections.abc import Callable, Generator, Mapping
@@ -32,6 +33,9 @@ FOLDER: Final = ".orcapod/blobs"
 
 WORK: Final = ".orcapod/blobs/work"
 """Where files are written before they get their place; whatever lies here longer than its run is left over."""
+
+YOUNG_SECONDS: Final = 43_200
+"""A value that is used again is made younger than this; clean-up leaves alone what is younger than twice as much."""
 
 _BLOCK: Final = 1 << 20
 
@@ -178,6 +182,11 @@ class LocalKeeper(Keeper):
         file = self._file(place_of(digest))
         if not self._touch(file, size):
             return False
+        try:
+            if time.time() - os.stat(file).st_mtime > YOUNG_SECONDS:
+                return False  # another user's, and not to be made young: it is written anew
+        except FileNotFoundError:
+            return False  # a clean-up looks at it at this very moment
         _sync_folder(os.path.dirname(file))  # whoever wrote it may not have come to this
         return True
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import io
 import os
-from collections.abc import Iterable, Mapping
+import shutil
+import stat
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +19,7 @@ from pyarrow import fs
 
 from orcapod_dagster.core.arrow import pc
 from orcapod_dagster.core.blobs.handle import Blob, bind, digest_of, stored
-from orcapod_dagster.core.blobs.keeper import FOLDER, INLINE_BYTES, WORK, Keeper, LocalKeeper, place_of
+from orcapod_dagster.core.blobs.keeper import FOLDER, INLINE_BYTES, WORK, YOUNG_SECONDS, Keeper, LocalKeeper, place_of
 from orcapod_dagster.core.delta import reading
 from orcapod_dagster.core.delta_files import filesystem_of
 from orcapod_dagster.core.errors import StorageError
@@ -74,23 +78,23 @@ class BlobStore:
 
     def listing(self) -> pa.Table:
         """Return all values of the lake: path relative to the root, size in bytes, when it was last written or reused."""
-        return self._listed(FOLDER, lambda path: not path.startswith(WORK + "/"))
+        filesystem, prefix = filesystem_of(self.root, self._options)
+        with reading(self.root):
+            found = filesystem.get_file_info(fs.FileSelector(prefix + FOLDER, recursive=True, allow_not_found=True))
+        rows = [(entry.path.removeprefix(prefix), entry.size, _utc(entry.mtime)) for entry in found if entry.is_file]
+        return _table(row for row in rows if not row[0].startswith(f"{WORK}/"))
 
     def leftovers(self) -> pa.Table:
         """Return what unfinished writes and calls hold, or left behind when they were killed; columns as `listing`.
 
-        Once it is older than the longest call of a function, it belongs to none and may be removed.
+        One row per file that is being written, and per output directory: all that is in it, and its youngest change. On an
+        object store there are none. Once one is older than the longest call of a function, it may be removed.
         """
-        return self._listed(WORK, lambda _: True)
-
-    def _listed(self, folder: str, wanted: Any) -> pa.Table:
-        filesystem, prefix = filesystem_of(self.root, self._options)
+        work = Path(self.root, WORK)
         with reading(self.root):
-            found = filesystem.get_file_info(fs.FileSelector(prefix + folder, recursive=True, allow_not_found=True))
-        rows = [(entry.path.removeprefix(prefix), entry.size, _utc(entry.mtime)) for entry in found if entry.is_file]
-        rows = sorted(row for row in rows if wanted(row[0]))
-        columns = list(zip(*rows, strict=True)) if rows else [[], [], []]
-        return pa.table([pa.array(c, f.type) for c, f in zip(columns, LISTING, strict=True)], schema=LISTING)
+            names = sorted(os.listdir(work)) if self._local and work.is_dir() else []
+            looks = [(name, _looks(work / name)) for name in names]
+            return _table([(f"{WORK}/{name}", _size(found), _youngest(found)) for name, found in looks if found])
 
     def absent(self, references: pa.RecordBatch, listing: pa.Table) -> pa.Array:
         """Return which rows name a value that is not there, or has another size; never null.
@@ -105,17 +109,78 @@ class BlobStore:
         there = pc.fill_null(pc.equal(sizes, references["size"]), False)
         return pc.and_(path.is_valid(), pc.invert(there))
 
-    def remove(self, paths: Iterable[str]) -> None:
-        """Remove files that `listing` or `leftovers` named; those that are gone are no error."""
-        filesystem, prefix = filesystem_of(self.root, self._options)
+    def remove(self, paths: Iterable[str], before: dt.datetime) -> None:
+        """Remove what `listing` or `leftovers` named; what is gone already is no error.
+
+        Args:
+            paths: as they were listed.
+            before: what was written or used again since then stays.
+
+        Raises:
+            StorageError: the storage refused. What was removed until then is gone.
+        """
         for path in paths:
-            with reading(self.root):
-                if filesystem.get_file_info(prefix + path).type != fs.FileType.NotFound:
-                    filesystem.delete_file(prefix + path)
-        if self._local:
-            for folder in Path(self.root, WORK).glob("run-*"):
-                if not any(folder.rglob("*")):
-                    folder.rmdir()
+            with reading(self.root), contextlib.suppress(FileNotFoundError):
+                if self._local:
+                    self._remove_local(Path(self.root, path), before)
+                else:
+                    self._remove_object(path, before)
+
+    def _remove_local(self, path: Path, before: dt.datetime) -> None:
+        """Take a file or directory out of everybody's sight, then look at its age: whoever uses it now finds it young, or gone.
+
+        Killed in between, it is a leftover like any other.
+        """
+        if _youngest(_looks(path)) >= before:
+            return
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+            return
+        work = Path(self.root, WORK)
+        work.mkdir(exist_ok=True)
+        going = work / f"going-{uuid.uuid4().hex}"
+        path.rename(going)
+        if _youngest(_looks(going)) < before:
+            going.unlink()
+        else:
+            going.rename(path)
+
+    def _remove_object(self, path: str, before: dt.datetime) -> None:
+        filesystem, prefix = filesystem_of(self.root, self._options)
+        found = filesystem.get_file_info(prefix + path)
+        if found.is_file and _is_older(found, before):
+            filesystem.delete_file(prefix + path)
+
+
+def _table(rows: Iterable[tuple[Any, ...]]) -> pa.Table:
+    columns = list(zip(*sorted(rows), strict=True)) or [[], [], []]
+    return pa.table([pa.array(c, f.type) for c, f in zip(columns, LISTING, strict=True)], schema=LISTING)
+
+
+def _looks(path: Path) -> list[os.stat_result]:
+    """Look at a file, or at a directory and all that is in it; links are not followed, what vanishes is left out."""
+    looks: list[os.stat_result] = []
+    inside = ((folder, name) for folder, folders, files in os.walk(path) for name in (*folders, *files))
+    for folder, name in ((path.parent, path.name), *inside):
+        with contextlib.suppress(FileNotFoundError):
+            looks.append(os.lstat(os.path.join(folder, name)))
+    return looks
+
+
+def _size(looks: Sequence[os.stat_result]) -> int:
+    return sum(look.st_size for look in looks if stat.S_ISREG(look.st_mode))
+
+
+def _youngest(looks: Sequence[os.stat_result]) -> dt.datetime:
+    return dt.datetime.fromtimestamp(max((look.st_mtime for look in looks), default=0), dt.UTC)
+
+
+def _is_older(entry: Any, moment: dt.datetime) -> bool:
+    return entry.mtime is not None and entry.mtime.astimezone(dt.UTC) < moment
+
+
+def _utc_now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
 
 
 def _utc(moment: dt.datetime | None) -> dt.datetime | None:
@@ -155,7 +220,12 @@ class ObjectKeeper(Keeper):
         filesystem, prefix = filesystem_of(self.root, self._options)
         with reading(self.root):
             there = filesystem.get_file_info(prefix + place)
-            if there.type == fs.FileType.NotFound or there.size != size:
+            # One that is old is put again, for only that makes it young, and clean-up leaves it to the commit that will name it.
+            if (
+                there.type == fs.FileType.NotFound
+                or there.size != size
+                or _is_older(there, _utc_now() - dt.timedelta(seconds=YOUNG_SECONDS))
+            ):
                 # Blocks smaller than the buffer, for others reach deltalake's stream as Arrow buffers, which it refuses.
                 with filesystem.open_output_stream(prefix + place, buffer_size=2 * _BLOCK) as target:
                     while block := source.read(_BLOCK):

@@ -1,4 +1,4 @@
-"""The order of a clean-up: results, then files, then logs; each step may be the last one that happens."""
+"""The order of a clean-up: results, files, logs, large values; each step may be the last one that happens."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from typing import Final
 
 from orcapod_dagster.core.cleanup.base import CleanSettings, Kind, Removable
+from orcapod_dagster.core.cleanup.blobs import find_blobs
 from orcapod_dagster.core.cleanup.files import find_files
 from orcapod_dagster.core.cleanup.logs import find_log_entries
 from orcapod_dagster.core.cleanup.results import find_results
 from orcapod_dagster.core.lake import Lake
 
-KINDS: Final[tuple[Kind, ...]] = (find_results, find_files, find_log_entries)
-"""Rows first, for their files are superseded then; files before the log entries that tell from when they are."""
+KINDS: Final[tuple[Kind, ...]] = (find_results, find_files, find_log_entries, find_blobs)
+"""Rows first, for their files are superseded then; files before the log entries that tell from when they are; large values last,
+for rows name them."""
 
 
 def clean(lake: Lake, settings: CleanSettings, *, dry_run: bool = True) -> Iterator[Removable]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
 from orcapod_dagster.core import columns as names, delta
@@ -15,14 +14,13 @@ from orcapod_dagster.core.arrow import pc
 from orcapod_dagster.core.cleanup.base import CleanSettings, Removable
 from orcapod_dagster.core.errors import CommitError, LakeError
 from orcapod_dagster.core.hashing import HASH_TYPE
-from orcapod_dagster.core.lake import OUTCOMES, RESULTS, Folder, Lake, retained_files, scan_files, sizes_of
+from orcapod_dagster.core.lake import OUTCOMES, RESULTS, Folder, Lake, retained_rows, scan_files, sizes_of
 from orcapod_dagster.core.outcomes import FAILED
 from orcapod_dagster.core.paths import RESULTS_FOLDER
 from orcapod_dagster.core.result_cache import CONTENT_COLUMN, SIGNATURE_COLUMN
 
 CLEANED: Final = "orcapod.cleanup"
 _CODE: Final = (SIGNATURE_COLUMN, CONTENT_COLUMN)
-_SCAN_ROWS: Final = 65_536
 _TRIES: Final = 3
 Mask = Callable[[pa.RecordBatch], Any]
 
@@ -84,26 +82,9 @@ def _asset_rows(lake: Lake, settings: CleanSettings) -> Iterator[pa.RecordBatch]
     for listed in lake.folders():
         if listed.name.startswith(f"{RESULTS_FOLDER}/"):
             continue
-        listed.refuse_strange(lake.root_uri)
-        table = listed.open()
-        if table is None:
-            continue
-        folder = lake.folder(listed.name)
-        live = set(sizes_of(table))
-        for path in sorted(retained_files(folder, table, settings.retained_since)):
-            entry = folder.files.get(path)
-            if entry is None and path not in live:
-                continue  # nobody can read that version any more
-            if entry is None:
-                raise LakeError(f"{folder.uri}: file {path} is missing. Run verify, and materialize the asset again.")
-            with delta.reading(folder.uri), _parquet(folder, entry.path) as file:
-                if set(wanted) <= set(file.schema_arrow.names):
-                    yield from file.iter_batches(_SCAN_ROWS, columns=wanted)
-
-
-def _parquet(folder: Folder, path: str) -> pq.ParquetFile:
-    """Open a file so that rot is noticed: a record id that changed on the disk would make its result look unused."""
-    return pq.ParquetFile(path, filesystem=folder.filesystem, page_checksum_verification=True)
+        yield from retained_rows(
+            lake, listed, settings.retained_since, lambda schema: wanted if {*wanted} <= {*schema.names} else []
+        )
 
 
 # ---------------------------------------------------------------------------- what may go
