@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 from urllib.parse import unquote
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Schema, TableFeatures
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Schema, TableFeatures
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError as DeltaTableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
@@ -35,7 +35,7 @@ from orcapod_dagster.core.errors import (
 )
 from orcapod_dagster.core.paths import local_path
 from orcapod_dagster.core.predicates import Predicate, refuse_outside
-from orcapod_dagster.core.regions import held_by, meets, name_suffix, suffix_of
+from orcapod_dagster.core.regions import files_meeting, held_by, meets, name_suffix, suffix_of
 from orcapod_dagster.core.storage import options_for, told
 from orcapod_dagster.core.storage_types import (
     arrow_schema,
@@ -58,6 +58,7 @@ _RETRY_TRIES: Final = 30
 """A writer gives up after so long and so many tries: one that stood still for a minute has not lost against anybody."""
 _LOOK_BACK: Final = 50
 _LOCK_NAME: Final = "_orcapod.lock"
+_CHECKPOINT_EVERY: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,21 +138,41 @@ def reading(what: str) -> Generator[None]:
         raise
 
 
-def dataset(table: DeltaTable) -> Any:
-    """Return the table as a pyarrow dataset of its files; pages that changed on the disk are noticed where they are read."""
+def dataset(table: DeltaTable, where: Predicate | None = None) -> Any:
+    """Return a table's files as a pyarrow dataset; pages that changed on the disk are noticed where they are read.
+
+    Args:
+        table: at the version to read.
+        where: with it, only the files are in the dataset that may hold rows which fulfil it, by their names alone; rows of
+            the same files that do not are still there.
+    """
     with reading(table.table_uri):
-        found: Any = table.to_pyarrow_dataset()
+        found: Any = table.to_pyarrow_dataset() if where is None else _files_with(table, where)
         found.format.default_fragment_scan_options.page_checksum_verification = True
         return found
 
 
-def fragments_with(data: Any, where: Predicate | None) -> list[Any]:
-    """Return the files of a dataset that may hold rows which fulfil a predicate, by their names alone, in their order."""
-    fragments = list(data.get_fragments())
-    if where is None:
-        return fragments
-    columns, regions = where.columns(), where.regions(data.schema)
-    return [one for one in fragments if meets(regions, held_by(one.path, columns))]
+def _files_with(table: DeltaTable, where: Predicate) -> Any:
+    """Return the dataset of only the files that are asked for: to make all of them ready takes 7 µs for each."""
+    import pyarrow.dataset as ds  # imports pandas, where that is installed
+
+    paths = _column_of(pa.table(table.get_add_actions(flatten=True)), "path")
+    # Files in folders by partition, or elsewhere, are other engines': deltalake knows best what their paths mean.
+    plain = not pc.any(pc.match_substring_regex(paths, r"[^-.\w]"), min_count=0).as_py()
+    shell: Any = table.to_pyarrow_dataset(file_pruning_predicate="false" if plain else None)
+    regions = where.regions(shell.schema)
+    if plain:
+        files = [
+            shell.format.make_fragment(path, filesystem=shell.filesystem) for path in files_meeting(paths, regions)
+        ]
+    else:
+        columns = where.columns()
+        files = [one for one in shell.get_fragments() if meets(regions, held_by(one.path, columns))]
+    return ds.FileSystemDataset(files, shell.schema, shell.format, shell.filesystem)
+
+
+def _column_of(actions: pa.Table, name: str) -> pa.Array:
+    return pa.concat_arrays([pa.array([], pa.string()), *(c.cast(pa.string()) for c in actions[name].chunks)])
 
 
 def table_schema(table: DeltaTable) -> pa.Schema:
@@ -424,7 +445,7 @@ class Write:
     def _create(self) -> DeltaTable:
         """Create the table, empty, under a lock; until its first commit `open_table` does not see it."""
         configuration = {
-            "delta.checkpointInterval": "20",
+            "delta.checkpointInterval": str(_CHECKPOINT_EVERY),
             FORMAT_PROPERTY: FORMAT,
             **self.properties,
         }
@@ -451,14 +472,17 @@ class Write:
     def _try(self, table: DeltaTable, actions: list[Any]) -> None:
         said = {**self.metadata, ACTIONS: str(len(actions))}
         commit = CommitProperties(custom_metadata=said, max_commit_retries=0)
+        after = _after_commit(table.version() + 1)
         stored = Schema.from_arrow(self.stored)
         if self.takes_schema and table.schema() != stored:
             # The engine's overwrite names the new schema, and removes every file of the version it stands on by itself.
             _allow_naive_timestamps(table, self.stored)
             adds: list[Any] = [action for action in actions if isinstance(action, AddAction)]
-            table.create_write_transaction(adds, "overwrite", stored, commit_properties=commit)
+            table.create_write_transaction(adds, "overwrite", stored, commit_properties=commit, post_commithook_properties=after)
         else:
-            table.create_write_transaction(actions, "append", table.schema(), commit_properties=commit)
+            table.create_write_transaction(
+                actions, "append", table.schema(), commit_properties=commit, post_commithook_properties=after
+            )
 
     def committed_version(self, table: DeltaTable | None = None) -> int | None:
         """Look up whether the commit happened: after an error that does not tell, or in `table`, before a try on it."""
@@ -485,8 +509,8 @@ class Write:
         return found
 
     def _supersede_rows(self, table: DeltaTable, where: Predicate, sizes: Mapping[str, int], found: Superseded) -> None:
-        data, paths = dataset(table), {decoded(path): path for path in sizes}
-        for fragment in fragments_with(data, where):
+        data, paths = dataset(table, where), {decoded(path): path for path in sizes}
+        for fragment in data.get_fragments():
             path = paths[decoded(fragment.path)]
             mask = where.mask(fragment.to_table(schema=data.schema, columns=list(where.columns())))
             if not pc.any(mask, min_count=0).as_py():
@@ -505,6 +529,14 @@ class Write:
                         suffix=suffix_of(path),
                     )
                 )
+
+
+def _after_commit(version: int) -> PostCommitHookProperties:
+    """Let deltalake look for log entries beyond their retention with each checkpoint only; it lists the whole log to do so.
+
+    The table property `delta.enableExpiredLogCleanup` still decides whether it does.
+    """
+    return PostCommitHookProperties(cleanup_expired_logs=False if version % _CHECKPOINT_EVERY else None)
 
 
 def removal(path: str, size: int, *, data_change: bool = True) -> RemoveAction:

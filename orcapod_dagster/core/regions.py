@@ -17,9 +17,13 @@ from typing import Final
 
 import pyarrow as pa
 
+from orcapod_dagster.core.arrow import pc
+
 _NUMBERS: Final = re.compile(r"([0-9a-f]{8})([idt])(-?\d+)_(-?\d+)")
 _TEXTS: Final = re.compile(r"([0-9a-f]{8})s((?:_[0-9a-f]{8})+)")
 _OURS: Final = re.compile(r"part-[0-9a-f]{32}((?:\.[-\w]+)+)\.parquet")
+_OURS_ANYWHERE: Final = r"(?:^|/)part-[0-9a-f]{32}(?:\.[-\w]+)+\.parquet$"  # as Arrow matches
+_MOST_AT_ONCE: Final = 64  # so many regions, texts or spans are looked for in all names at once
 _MOST_TEXTS: Final = 8
 _MOST_COLUMNS: Final = 2  # so a name stays below 255 bytes, the limit of most file systems
 
@@ -138,6 +142,41 @@ def meets(regions: Sequence[Region], held: Region) -> bool:
 
 
 # ---------------------------------------------------------------------------- in the names of files
+
+
+def files_meeting(paths: pa.Array, regions: Sequence[Region]) -> list[str]:
+    """Return those files that may hold rows of any of some regions, by their names alone, in their order."""
+    columns = {name for region in regions for name in region}
+    near = paths if len(regions) > _MOST_AT_ONCE else paths.filter(_may_meet(paths, regions))
+    return [path for path in near.to_pylist() if meets(regions, held_by(path, columns))]
+
+
+def _may_meet(paths: pa.Array, regions: Sequence[Region]) -> pa.Array:
+    """Tell of which files a closer look is needed; over all names at once, for there may be thousands."""
+    found = pc.invert(pc.match_substring_regex(paths, _OURS_ANYWHERE))
+    for region in regions:
+        inside = pa.repeat(pa.scalar(True), len(paths))
+        for column, values in region.items():
+            inside = pc.and_(inside, _may_hold(paths, _tag(column), values))
+        found = pc.or_(found, inside)
+    return found
+
+
+def _may_hold(paths: pa.Array, tag: str, values: Values) -> pa.Array:
+    if max(len(values.texts), len(values.spans)) > _MOST_AT_ONCE:
+        return pa.repeat(pa.scalar(True), len(paths))
+    if values.kind == "s":
+        found = pc.invert(pc.match_substring(paths, f".{tag}s_"))
+        if not values.texts:
+            return found
+        return pc.or_(found, pc.match_substring_regex(paths, rf"\.{tag}s[_0-9a-f]*_(?:{'|'.join(values.texts)})[._]"))
+    number = r"-?\d{1,18}"  # surely an int64
+    ends = pc.extract_regex(paths, rf"\.{tag}{values.kind}(?P<low>{number})_(?P<high>{number})\.")
+    low, high = (pc.struct_field(ends, name).cast(pa.int64()) for name in ("low", "high"))
+    found = pc.is_null(ends)
+    for start, end in values.spans:
+        found = pc.or_(found, pc.and_(pc.less_equal(low, end), pc.less_equal(start, high)))
+    return pc.fill_null(found, True)
 
 
 def name_suffix(regions: Sequence[Region]) -> str:

@@ -147,8 +147,8 @@ class DeltaSource(TableSource):
         self._description = description or table.table_uri
         self._version = table.version()
         self._schema = unencoded_schema(self.written_schema)
-        self._dataset = delta.dataset(table)
-        self._fragments: list[Any] = delta.fragments_with(self._dataset, where)
+        self._dataset = delta.dataset(table, where)
+        self._fragments: list[Any] = list(self._dataset.get_fragments())
 
     @property
     def schema(self) -> pa.Schema:

@@ -105,10 +105,13 @@ def test_two_dimensions_are_pruned_by_both(tmp_path: Path) -> None:
         delta.replace(str(tmp_path), rows.to_reader, where=where(site, day))
     table = delta.open_table(str(tmp_path))
     assert table is not None
-    data = delta.dataset(table)
-    assert all(len(delta.fragments_with(data, where(*cell))) == 1 for cell in cells)
+
+    def files(asked: Predicate) -> int:
+        return len(list(delta.dataset(table, asked).get_fragments()))
+
+    assert all(files(where(*cell)) == 1 for cell in cells)
     both = AnyOf((where("a", 1), where("c", 3)))
-    assert len(delta.fragments_with(data, both)) == 2
+    assert files(both) == 2
     assert read(tmp_path, both) == [1, 11]
 
 
@@ -116,7 +119,7 @@ def test_files_of_other_partitions_are_not_opened(tmp_path: Path) -> None:
     """With every other file damaged, one partition is still read and replaced."""
     for number in range(5):
         delta.replace(str(tmp_path), make_rows("text", [number]).to_reader, where=pick("text", [number]))
-    (kept,) = delta.fragments_with(DeltaTable(str(tmp_path)).to_pyarrow_dataset(), pick("text", [3]))
+    (kept,) = delta.dataset(DeltaTable(str(tmp_path)), pick("text", [3])).get_fragments()
     for file in tmp_path.glob("*.parquet"):
         if file.name != kept.path:
             file.write_bytes(b"no parquet")
