@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final
 
 import pyarrow as pa
@@ -20,7 +21,7 @@ from orcapod_dagster.core.errors import CommitError
 from orcapod_dagster.core.sources import scan_fragment
 from orcapod_dagster.core.storage_types import table_from_storage
 
-MANY_FILES: Final = 64
+MANY_FILES: Final = 32
 """From so many small files on, reading a table is worth a compaction."""
 
 
@@ -40,8 +41,24 @@ class _Overtaken(Exception):  # noqa: N818  # no error: another compaction was f
 
 def small_files(table: DeltaTable) -> dict[str, int]:
     """Return path → size of the files that hold less than half of what a file may, in the order of the log."""
-    actions = pa.table(table.get_add_actions(flatten=True)).to_pylist()
-    return {row["path"]: row["size_bytes"] for row in actions if (row["num_records"] or 0) < FILE_ROWS // 2}
+    return {path: size for path, (_, size) in _small(table).items()}
+
+
+def _small(table: DeltaTable) -> dict[str, tuple[int, int]]:
+    """Return path → rows and bytes of the small files, in the order of the log."""
+    actions = pa.table(table.get_add_actions(flatten=True)).select(["path", "num_records", "size_bytes"]).to_pylist()
+    found = {row["path"]: (row["num_records"] or 0, row["size_bytes"]) for row in actions}
+    return {path: said for path, said in found.items() if said[0] < FILE_ROWS // 2}
+
+
+def _without_grown(files: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    """Leave out every file that has more rows than all smaller ones together."""
+    smallest_first = sorted(files, key=lambda path: files[path][0])
+    together = list(accumulate((files[path][0] for path in smallest_first), initial=0))
+    while smallest_first and files[smallest_first[-1]][0] > together[len(smallest_first) - 1]:
+        smallest_first.pop()
+    kept = set(smallest_first)
+    return {path: said for path, said in files.items() if path in kept}
 
 
 def compact(
@@ -49,6 +66,7 @@ def compact(
     storage_options: Mapping[str, str] | None = None,
     *,
     at_least: int = 2,
+    leave_grown: bool = False,
     plain_columns: Sequence[str] = (),
     row_group_rows: int = ROW_GROUP_ROWS,
 ) -> Compaction | None:
@@ -58,6 +76,9 @@ def compact(
         uri: the table.
         storage_options: as deltalake takes them.
         at_least: with fewer small files nothing is done.
+        leave_grown: leave files alone that have more rows than all smaller ones together. So, of a table that grows by small
+            files, a row is written again as often as the table doubles, and a few files more are left than one; rows of
+            different files change their order.
         plain_columns: columns of ever new values, which are not dictionary-encoded.
         row_group_rows: how many rows are read at least, to read one.
 
@@ -68,7 +89,8 @@ def compact(
         StorageError: the storage refused. Nothing was changed then.
     """
     table = delta.open_table(uri, storage_options)
-    small = {} if table is None else small_files(table)
+    found = {} if table is None else _small(table)
+    small = {path: size for path, (_, size) in (_without_grown(found) if leave_grown else found).items()}
     if table is None or len(small) < max(2, at_least):
         return None
     held = delta.held_schema(table)

@@ -210,7 +210,8 @@ class FunctionPod:
         rows = _first_of_each(_positions(wanted), hashes)
         if limit is not None:
             rows = rows.slice(0, limit)
-        reasons = self._reasons(hashes.take(rows), failed_before, lost, force=force)
+        known = None if snapshot is None else snapshot.all_keys
+        reasons = self._reasons(hashes.take(rows), failed_before, lost, known, force=force)
         return Plan(stream, hashes, rows, invalid, skipped, reasons, variation, snapshot, found, looks)
 
     def _with_values(self, snapshot: Snapshot, found: pa.Array) -> pa.Array:
@@ -269,14 +270,16 @@ class FunctionPod:
         keys, states = keys.filter(newest), states.filter(newest)
         return keys.filter(pc.equal(states, FAILED)), keys.filter(pc.equal(states, SKIPPED))
 
-    def _reasons(self, misses: pa.Array, failed_before: pa.Array, lost: pa.Array, *, force: bool) -> dict[str, int]:
+    def _reasons(
+        self, misses: pa.Array, failed_before: pa.Array, lost: pa.Array, keys: pa.Array | None, *, force: bool
+    ) -> dict[str, int]:
+        """Count why packets are computed; `keys` are those of all results that there are, whoever made them."""
         if not len(misses):
             return {}
         if force:
             return {FORCED: len(misses)}
         failed = pc.is_in(misses, value_set=failed_before) if len(failed_before) else pa.repeat(False, len(misses))
-        anything = self.cache.snapshot({}, misses)
-        known = pa.repeat(False, len(misses)) if anything is None else pc.is_in(misses, value_set=anything.keys)
+        known = pa.repeat(False, len(misses)) if keys is None else pc.is_in(misses, value_set=keys)
         gone = pc.and_not(pc.is_in(misses, value_set=lost), failed)
         changed = pc.and_not(pc.and_not(known, failed), gone)
         counts = {

@@ -69,11 +69,13 @@ class Snapshot:
         keys: input packet hashes, `fixed_size_binary[16]`.
         positions: where each record stands in `source`, or None when they are 0, 1, 2, …
         source: the pinned records.
+        all_keys: the hashes of all records that were looked at, also of such as do not match; in no order.
     """
 
     keys: pa.Array
     positions: pa.Array | None
     source: TableSource
+    all_keys: pa.Array
 
     def find(self, hashes: pa.Array) -> pa.Array:
         """Return, per hash, the position of its newest record in `source`; null where there is none."""
@@ -310,13 +312,14 @@ def _newest_first(
     keys: pa.Array, stamps: pa.Array, mask: pa.Array, positions: pa.Array | None, source: TableSource
 ) -> Snapshot:
     """Drop what does not match, and order by time where a key may repeat, so that the first match is the newest."""
+    all_keys = keys
     if not pc.all(mask).as_py():
         positions = _taken(positions, pc.indices_nonzero(mask))
         keys, stamps = keys.filter(mask), stamps.filter(mask)
     if len(keys) > 1 and pc.count_distinct(split_lanes(keys).a).as_py() < len(keys):
         order = pc.sort_indices(pa.table([stamps], names=["t"]), [("t", "descending")])
         keys, positions = keys.take(order), _taken(positions, order)
-    return Snapshot(keys, positions, source)
+    return Snapshot(keys, positions, source, all_keys)
 
 
 def _taken(positions: pa.Array | None, rows: pa.Array) -> pa.Array:

@@ -20,7 +20,6 @@ from orcapod_dagster.core.arrow import pc
 from orcapod_dagster.core.casting import one_array, unencoded, unencoded_schema
 from orcapod_dagster.core.errors import StorageError
 from orcapod_dagster.core.key_index import IndexedFile, key_words
-from orcapod_dagster.core.paths import local_path
 from orcapod_dagster.core.predicates import Predicate
 from orcapod_dagster.core.storage_types import from_storage, table_from_storage
 
@@ -188,7 +187,7 @@ class DeltaSource(TableSource):
         """
         import pyarrow.dataset as ds  # imports pandas, where that is installed
 
-        data, folder = self._dataset, local_path(self.table.table_uri)
+        data, folder = self._dataset, delta.local_folder(self.table)
         files = [f for f, rows in zip(self._fragments, self._rows_of, strict=True) if rows is None or len(rows)]
         if folder is None:
             return ds.FileSystemDataset(files, schema, data.format, filesystem=data.filesystem)
@@ -354,11 +353,7 @@ class DeltaSource(TableSource):
                     schema=self._dataset.schema, columns=list(columns), batch_size=1, batch_readahead=0
                 ).head(1)
             return table_from_storage(first, self._chosen(columns))
-        # Threads and read-ahead cost more than they gain where little is read (measured: 2.4 ms, 1.5 without).
-        options = (
-            {} if len(rows) > _FEW_ROWS else {"use_threads": False, "fragment_scan_options": _read_nothing_ahead()}
-        )
-        table = self._read(subset, columns, **options)
+        table = self._read(subset, columns, **_reading_options(len(rows)))
         whole = len(rows) == table.num_rows and rows.equals(_count_up(len(rows)))
         return table if whole else table.take(rows)
 
@@ -385,10 +380,15 @@ class DeltaSource(TableSource):
         return (from_storage(batch, chosen).column(0) for batch in self._batches(fragment, [column]))
 
 
+def _reading_options(rows: int) -> dict[str, Any]:
+    """Return how to read: threads and read-ahead cost more than they gain where little is read (measured: 2.4 ms, 1.5 without)."""
+    return {} if rows > _FEW_ROWS else {"use_threads": False, "fragment_scan_options": _read_nothing_ahead()}
+
+
 def _read_nothing_ahead() -> Any:
     from pyarrow import dataset  # takes a while to import, and is not needed before the first read
 
-    return dataset.ParquetFragmentScanOptions(pre_buffer=False)
+    return dataset.ParquetFragmentScanOptions(pre_buffer=False, page_checksum_verification=True)
 
 
 def _group_runs(rows: Sequence[int], ends: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -415,7 +415,10 @@ def _count_up(count: int) -> pa.Array:
 def scan_fragment(fragment: Any, schema: pa.Schema, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a data file, in batches bounded by rows and by bytes."""
     rows = max(1, min(_SCAN_ROWS, _SCAN_BYTES // max(1, row_bytes(fragment, columns))))
-    yield from fragment.scanner(schema=schema, columns=list(columns), batch_size=rows, batch_readahead=2).to_batches()
+    options = _reading_options(fragment.metadata.num_rows)
+    yield from fragment.scanner(
+        schema=schema, columns=list(columns), batch_size=rows, batch_readahead=2, **options
+    ).to_batches()
 
 
 def row_bytes(fragment: Any, columns: Sequence[str]) -> int:

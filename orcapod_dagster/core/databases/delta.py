@@ -92,18 +92,23 @@ class DeltaTableDatabase(ArrowDatabase):
     def compact(self, path: Sequence[str]) -> None:
         """Bring the rows of small files together, once there are many."""
         self.flush()
-        compact_records(self.uri(path), self._options, at_least=MANY_FILES, durable=self._durable)
+        compact_records(self.uri(path), self._options, at_least=MANY_FILES, leave_grown=True, durable=self._durable)
 
 
 def compact_records(
-    uri: str, storage_options: Mapping[str, str] | None = None, *, at_least: int = 2, durable: bool = True
+    uri: str,
+    storage_options: Mapping[str, str] | None = None,
+    *,
+    at_least: int = 2,
+    leave_grown: bool = False,
+    durable: bool = True,
 ) -> Compaction | None:
     """Compact a table of records so that few are found quickly: small row groups, and indexes of their keys.
 
     Args:
         uri: the table.
         storage_options: as deltalake takes them.
-        at_least: with fewer small files nothing is done.
+        at_least, leave_grown: as `compact`.
         durable: force the indexes to the disk.
 
     Returns:
@@ -112,7 +117,10 @@ def compact_records(
     Raises:
         StorageError: the storage refused. No row was changed.
     """
-    done = compact(uri, storage_options, at_least=at_least, plain_columns=_PLAIN, row_group_rows=_GROUP_ROWS)
+    done = compact(
+        uri, storage_options, at_least=at_least, leave_grown=leave_grown, plain_columns=_PLAIN,
+        row_group_rows=_GROUP_ROWS,
+    )  # fmt: skip
     table = None if done is None else delta.open_table(uri, storage_options)
     if done is not None and table is not None:
         _index(uri, done.made, durable=durable)
