@@ -60,7 +60,7 @@ _RETRY_TRIES: Final = 30
 """A writer gives up after so long and so many tries: one that stood still for a minute has not lost against anybody."""
 _LOOK_BACK: Final = 50
 _LOCK_NAME: Final = "_orcapod.lock"
-_CHECKPOINT_EVERY: Final = 20
+_CHECKPOINT_EVERY: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +198,7 @@ def held_schema(table: DeltaTable) -> pa.Schema:
 def live_files(table: DeltaTable) -> dict[str, int | None]:
     """Return the paths of a table's files, with the number of rows that the log says of each, in the order of the log."""
     actions = pa.table(table.get_add_actions(flatten=True))
-    names = [decoded(path) for path in actions["path"].to_pylist()]
+    names = _all_decoded(_column_of(actions, "path"))
     if "num_records" not in actions.column_names:
         return dict.fromkeys(names)
     return dict(zip(names, actions["num_records"].to_pylist(), strict=True))
@@ -207,6 +207,12 @@ def live_files(table: DeltaTable) -> dict[str, int | None]:
 def decoded(path: str) -> str:
     """Return a file's path as it is, from the log, which encodes it, or from a dataset, which begins it with a slash."""
     return unquote(path.lstrip("/"))
+
+
+def _all_decoded(paths: pa.Array) -> list[str]:
+    """Return what `decoded` makes of each path; of ours it makes nothing, which is seen for all at once."""
+    found = paths.to_pylist()
+    return [decoded(path) for path in found] if pc.any(pc.match_substring_regex(paths, "%|^/")).as_py() else found
 
 
 def open_at(uri: str, moment: int | str | dt.datetime, storage_options: Mapping[str, str] | None = None) -> DeltaTable:
@@ -521,7 +527,8 @@ class Write:
         return found
 
     def _supersede_rows(self, table: DeltaTable, where: Predicate, sizes: Mapping[str, int], found: Superseded) -> None:
-        data, paths = dataset(table, where), {decoded(path): path for path in sizes}
+        names = _all_decoded(pa.array(list(sizes), pa.string()))
+        data, paths = dataset(table, where), dict(zip(names, sizes, strict=True))
         for fragment in data.get_fragments():
             path = paths[decoded(fragment.path)]
             mask = where.mask(fragment.to_table(schema=data.schema, columns=list(where.columns())))

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from orcapod_dagster.core import DeltaTableDatabase, InMemoryArrowDatabase, compaction, delta
+from orcapod_dagster.core import DeltaTableDatabase, InMemoryArrowDatabase, compaction, databases, delta
 from orcapod_dagster.core.compaction import MANY_FILES, compact, small_files
 from orcapod_dagster.core.sources import DeltaSource
 
@@ -120,6 +121,26 @@ def test_a_database_compacts_itself_once_there_are_many_files(tmp_path: Path) ->
     found = database.lookup(("f",), "key", pa.array([b"\x00\x07", b"\x00\x1f"], pa.binary()))
     assert found is not None
     assert found.num_rows == 2
+
+
+def test_a_growing_database_rewrites_rows_as_often_as_it_doubles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After 64 appends, each with a compaction, there are few files, and all commits together wrote each row some six times."""
+    monkeypatch.setattr(databases.delta, "MANY_FILES", 4)
+    database, folder = DeltaTableDatabase(str(tmp_path), durable=False), tmp_path / "f"
+    for number in range(64):
+        database.append(("f",), pa.table({"key": pa.array([number.to_bytes(2, "big")], pa.binary())}).to_reader)
+        database.compact(("f",))
+    assert files(str(folder)) < 4 + 6
+    source = database.source(("f",))
+    assert source is not None
+    keys = [key for batch in source.scan(["key"]) for key in batch["key"].to_pylist()]
+    assert sorted(keys) == [number.to_bytes(2, "big") for number in range(64)]
+    written = sum(
+        pq.read_metadata(file).num_rows for file in folder.glob("*.parquet")
+    )  # superseded ones are still there
+    assert written <= 64 * 6
 
 
 def test_compaction_in_memory_is_no_change() -> None:
