@@ -81,7 +81,7 @@ class DeltaLakeIOManager(dg.ConfigurableIOManager):
             return
         result = self._replace(context, write, uri)
         whole = not context.has_asset_partitions and not _is_append(context)
-        self._add_metadata(context, write.schema, uri, result.version, result.rows if whole else None)
+        self._add_metadata(context, write.schema, uri, result, result.rows if whole else None)
 
     def _ordinary(self, context: dg.OutputContext, value: Any) -> AssetWrite:
         """Return what an ordinary asset gave as a write; nothing new where it set the data version that stands."""
@@ -188,15 +188,16 @@ class DeltaLakeIOManager(dg.ConfigurableIOManager):
         context: dg.OutputContext,
         schema: pa.Schema,
         uri: str,
-        version: int | None = None,
+        result: delta.WriteResult | None = None,
         count: int | None = None,
     ) -> None:
         """Show the table; where version or number of rows are not known from the write, the log tells them."""
         try:
-            if version is None or count is None:
-                table = delta.open_table(uri, self.storage_options)
+            version, table = (None, None) if result is None else (result.version, result.before)
+            if count is None:
+                table = table or delta.open_table(uri, self.storage_options)
+                count = None if table is None else delta.rows_of_newest(table)
                 version = version if version is not None or table is None else table.version()
-                count = None if table is None else table.count()
             columns = [
                 dg.TableColumn(f.name, str(f.type), constraints=dg.TableColumnConstraints(nullable=f.nullable))
                 for f in schema

@@ -13,7 +13,7 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import unquote
@@ -26,7 +26,7 @@ from pyarrow import fs
 
 from orcapod_dagster.core.arrow import pc
 from orcapod_dagster.core.delta_files import ROW_GROUP_ROWS, bounded, refuse_lost_files, remove_files, write_files
-from orcapod_dagster.core.delta_log import ACTIONS, WRITTEN, damage, refuse_cut_commits, sync_files, sync_log
+from orcapod_dagster.core.delta_log import ACTIONS, WRITTEN, damage, mark_of_newest, refuse_cut_commits, sync_files, sync_log
 from orcapod_dagster.core.errors import (
     CommitError,
     LakeError,
@@ -65,11 +65,15 @@ _CHECKPOINT_EVERY: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class WriteResult:
-    """Outcome of a write: the table version it made, the rows it wrote, and the files they lie in."""
+    """Outcome of a write: the table version it made, the rows it wrote, and the files they lie in.
+
+    `before` is the table as it was before, open; `None` where the write did not happen here.
+    """
 
     version: int
     rows: int
     files: tuple[str, ...] = ()
+    before: DeltaTable | None = field(default=None, compare=False, repr=False)
 
 
 # ---------------------------------------------------------------------------- opening and reading
@@ -242,6 +246,13 @@ def open_at(uri: str, moment: int | str | dt.datetime, storage_options: Mapping[
     return table
 
 
+def rows_of_newest(table: DeltaTable) -> int:
+    """Return how many rows a table has by its log, from where it was opened up to its newest version."""
+    with reading(table.table_uri):
+        table.update_incremental()
+        return table.count()
+
+
 def last_commit_metadata(table: DeltaTable) -> dict[str, Any]:
     """Return what the newest commit says of itself."""
     with reading(table.table_uri):
@@ -284,6 +295,7 @@ def append(
         _refuse_difference(uri, schema_difference(table_schema(table), schema))
     write = Write(uri, schema, storage_options, properties or {}, custom_metadata or {}, plain_columns)
     write.durable = durable
+    write.look(table)
     if commit_id is not None:
         write.metadata[COMMIT_ID] = commit_id
         write.once = True
@@ -332,11 +344,13 @@ def replace(
         )
     if difference and evolve == "add" and all(line.startswith("new") for line in difference):
         _add_columns(uri, schema, storage_options)
+        table = None
     elif evolve != "overwrite" or where is not None:
         _refuse_difference(uri, difference)
     write = Write(uri, schema, storage_options, properties or {}, custom_metadata or {}, plain_columns)
     if where is not None:
         write.within(where, owner or uri, part)
+    write.look(table)
     write.takes_schema = where is None
     write.evolves = where is None and evolve == "overwrite"
     return write.run(open_reader, lambda current: write.superseded(current, where))
@@ -387,6 +401,13 @@ class Write:
         """Another process may try this very write, so before each try it is looked up whether that has succeeded."""
         self._check: Callable[[pa.RecordBatch], None] | None = None
         self._suffix = ""
+        self._table: DeltaTable | None = None
+        self._mark: tuple[int, int] | None = None
+
+    def look(self, table: DeltaTable | None) -> None:
+        """Take a table that was opened just now, to be committed on without opening it again, should nobody else commit."""
+        if table is not None:
+            self._table, self._mark = table, mark_of_newest(self.uri, table.version())
 
     def within(self, where: Predicate, owner: str, part: str) -> None:
         """Refuse rows that do not fulfil a predicate, and let the names of the files say that all do."""
@@ -408,7 +429,7 @@ class Write:
                     sync_files(self.uri, [action.path for action in adds])
             version = self._commit(adds, supersede)
             self.sync(version)
-            return WriteResult(version, rows.count, tuple(action.path for action in adds))
+            return WriteResult(version, rows.count, tuple(action.path for action in adds), self._table)
         except BaseException:
             if self.committed_version() is None:
                 remove_files(self.uri, adds, self.options)
@@ -425,7 +446,7 @@ class Write:
         delay, tries = 0.01, 0
         while True:
             tries += 1
-            table = _open_any(self.uri, self.options) or self._create()
+            table = self._table = self._newest()
             version = self.committed_version(table) if self.once else None
             if version is not None:
                 remove_files(self.uri, adds, self.options)
@@ -457,6 +478,14 @@ class Write:
                     ) from error
             time.sleep(delay * (0.5 + random.random()))  # noqa: S311  # jitter, not a secret
             delay = min(delay * 1.6, 1.0)
+
+    def _newest(self) -> DeltaTable:
+        """Return the table at its newest version; created where it is missing."""
+        table, mark = self._table, self._mark
+        self._mark = None
+        if table is not None and mark is not None and mark_of_newest(self.uri, table.version()) == mark:
+            return table
+        return _open_any(self.uri, self.options) or self._create()
 
     def _create(self) -> DeltaTable:
         """Create the table, empty, under a lock; until its first commit `open_table` does not see it."""

@@ -25,7 +25,7 @@ WRITTEN: Final = "orcapod.written"
 _FILE_ACTIONS: Final = (b'{"add":', b'{"remove":', b'{"cdc":')
 _HINT: Final = "_last_checkpoint"
 _LOOK_BACK: Final = 20
-"""The checkpoint interval of our tables: no more commits than that are read one by one."""
+"""Twice the checkpoint interval of our tables, and that of earlier releases: no more commits than that are read one by one."""
 
 _synced: dict[tuple[Path, int], int] = {}
 """Log folder and its inode → the version up to which this process forced the log to the disk."""
@@ -176,6 +176,22 @@ def _unsynced(log: Path, since: int, version: int) -> Iterator[Path]:
             yield _checkpoint(log, number)
             yield log / _HINT
             return
+
+
+def mark_of_newest(uri: str, version: int) -> tuple[int, int] | None:
+    """Return what tells, without opening the table, that a version is still its newest one: as long as it is the same.
+
+    A table that was removed and made anew has another mark. On an object store, where a later version is there, or where the
+    version's commit was cleaned up, it is `None`, and nothing is known.
+    """
+    log = _log_folder(uri)
+    if log is None or _commit(log, version + 1).exists():
+        return None
+    try:
+        found = _commit(log, version).stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _log_folder(uri: str) -> Path | None:

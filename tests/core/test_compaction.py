@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from orcapod_dagster.core import DeltaTableDatabase, InMemoryArrowDatabase, compaction, databases, delta
+from orcapod_dagster.core import DeltaTableDatabase, InMemoryArrowDatabase, compaction, delta
 from orcapod_dagster.core.compaction import MANY_FILES, compact, small_files
 from orcapod_dagster.core.sources import DeltaSource
 
@@ -127,7 +127,7 @@ def test_a_growing_database_rewrites_rows_as_often_as_it_doubles(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After 64 appends, each with a compaction, there are few files, and all commits together wrote each row some six times."""
-    monkeypatch.setattr(databases.delta, "MANY_FILES", 4)
+    monkeypatch.setattr("orcapod_dagster.core.databases.delta.MANY_FILES", 4)
     database, folder = DeltaTableDatabase(str(tmp_path), durable=False), tmp_path / "f"
     for number in range(64):
         database.append(("f",), pa.table({"key": pa.array([number.to_bytes(2, "big")], pa.binary())}).to_reader)
