@@ -2,8 +2,8 @@
 
 Run: python benchmarks/bench_growth.py [runs] [kinds]   (default 1,000 runs of all kinds)
 
-The first and last runs are whole Dagster runs on an ephemeral instance; those between make the same commits through the engine
-alone, which takes a tenth of the time. Beside each stands what the IO manager takes. Counted is the time of all processors that
+The runs that are measured are whole Dagster runs on ephemeral instances, in turn in a lake of ten and in one of many; before
+those, the second gets the same commits from the engine alone, which takes a tenth of the time. Beside each stands what the IO manager takes. Counted is the time of all processors that
 the process uses, for the machine may be busy.
 """
 
@@ -16,7 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,8 +32,6 @@ from orcapod_dagster.core.paths import results_root
 from orcapod_dagster.core.predicates import Equals
 
 ROWS: Final = 100
-FIRST: Final = 12  # whole runs at the beginning
-LAST: Final = 12  # and at the end
 
 
 class TimedIOManager(DeltaLakeIOManager):
@@ -165,34 +163,54 @@ class Grown:
 _SAID: Final = (PART, "orcapod.data_version", "orcapod.columns", "orcapod.tags", "orcapod.identity", "orcapod.run_id")
 
 
-def measure(kind: str, runs: int) -> dict[int, tuple[float, float]]:
-    """Return, of the first and last materializations, the processor seconds of each, and those within the IO manager."""
-    seconds: dict[int, tuple[float, float]] = {}
-    now = 0
-    assets = KINDS[kind](lambda: now)
-    with tempfile.TemporaryDirectory() as root, dg.DagsterInstance.ephemeral() as instance:
+class Project:
+    """A lake with an instance of its own, and the assets that are materialized in it."""
+
+    def __init__(self, kind: str, root: str, instance: dg.DagsterInstance) -> None:
+        self._root, self._instance, self._partitioned = root, instance, "partitions" in kind
+        self._run = 0
+        self._assets = KINDS[kind](lambda: self._run)
         resources = packet_resources(root_uri=root, as_default=True)
         timed = TimedIOManager(root_uri=root)
-        resources = {key: timed if isinstance(one, DeltaLakeIOManager) else one for key, one in resources.items()}
-        grown: Grown | None = None
-        for now in range(1, runs + 1):
-            key = f"key {now}" if "partitions" in kind else None
-            if key is not None:
-                instance.add_dynamic_partitions("grown", [key])
-            if FIRST < now <= runs - LAST:
-                grown = grown or Grown(root)
-                grown.materialize(now, key)
-                continue
-            _spent.clear()
-            began = time.process_time()
-            dg.materialize(assets, resources=resources, instance=instance, partition_key=key)
-            seconds[now] = time.process_time() - began, sum(_spent)
-    return seconds
+        self._resources = {key: timed if isinstance(one, DeltaLakeIOManager) else one for key, one in resources.items()}
+
+    def materialize(self) -> tuple[float, float]:
+        """Materialize once more; return the processor seconds of that, and those within the IO manager."""
+        key = self._next_key()
+        _spent.clear()
+        began = time.process_time()
+        dg.materialize(self._assets, resources=self._resources, instance=self._instance, partition_key=key)
+        return time.process_time() - began, sum(_spent)
+
+    def grow(self, runs: int) -> None:
+        """Bring the lake to so many materializations."""
+        grown = Grown(self._root)
+        while self._run < runs:
+            key = self._next_key()
+            grown.materialize(self._run, key)
+
+    def _next_key(self) -> str | None:
+        self._run += 1
+        if not self._partitioned:
+            return None
+        self._instance.add_dynamic_partitions("grown", [f"key {self._run}"])
+        return f"key {self._run}"
 
 
-def typical(seconds: dict[int, tuple[float, float]], part: int, numbers: Iterable[int]) -> float:
-    """Return the median of some materializations, in milliseconds; `part` 0 is the whole, 1 what the IO manager takes."""
-    return statistics.median(seconds[number][part] for number in numbers) * 1e3
+def measure(kind: str, runs: int) -> list[tuple[tuple[float, float], tuple[float, float]]]:
+    """Return the seconds of five materializations around the tenth, and the last five, of two lakes in turn."""
+    with (
+        tempfile.TemporaryDirectory() as small, tempfile.TemporaryDirectory() as large,
+        dg.DagsterInstance.ephemeral() as one, dg.DagsterInstance.ephemeral() as other,
+    ):  # fmt: skip
+        few, many = Project(kind, small, one), Project(kind, large, other)
+        for _ in range(7):
+            few.materialize()
+        for _ in range(2):
+            many.materialize()
+        many.grow(runs - 6)
+        many.materialize()
+        return [(few.materialize(), many.materialize()) for _ in range(5)]
 
 
 def main() -> None:
@@ -202,13 +220,10 @@ def main() -> None:
     print(f"{runs} materializations of {ROWS} rows, ms of processor time; medians of five")
     print(f"{'':24}{'the 10th':>10}{'the last':>10}{'last / 10th':>13}")
     for kind in sys.argv[2:] or KINDS:
-        seconds = measure(kind, runs)
+        pairs = measure(kind, runs)
         for part, name in enumerate((kind, "  in the IO manager")):
-            tenth = typical(seconds, part, range(8, 13))
-            last = typical(seconds, part, range(runs - 4, runs + 1))
+            tenth, last = (statistics.median(pair[side][part] for pair in pairs) * 1e3 for side in (0, 1))
             print(f"{name:24}{tenth:10.1f}{last:10.1f}{last / tenth:13.2f}", flush=True)
-        every = " ".join(f"{number}:{whole * 1e3:.0f}" for number, (whole, _) in seconds.items())
-        print(f"  each: {every}", flush=True)
 
 
 if __name__ == "__main__":
