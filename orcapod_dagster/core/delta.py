@@ -26,7 +26,15 @@ from pyarrow import fs
 
 from orcapod_dagster.core.arrow import pc
 from orcapod_dagster.core.delta_files import ROW_GROUP_ROWS, bounded, refuse_lost_files, remove_files, write_files
-from orcapod_dagster.core.delta_log import ACTIONS, WRITTEN, damage, mark_of_newest, refuse_cut_commits, sync_files, sync_log
+from orcapod_dagster.core.delta_log import (
+    ACTIONS,
+    WRITTEN,
+    damage,
+    mark_of_newest,
+    refuse_cut_commits,
+    sync_files,
+    sync_log,
+)
 from orcapod_dagster.core.errors import (
     CommitError,
     LakeError,
