@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyarrow as pa
+
 
 class _Compute:
     def __getattr__(self, name: str) -> Any:
@@ -19,3 +21,15 @@ class _Compute:
 
 
 pc: Any = _Compute()
+
+
+def count_up(count: int) -> pa.Array:
+    """Return 0, 1, 2, … as `int64`."""
+    ones = pa.repeat(pa.scalar(1, pa.int64()), count)
+    return pc.subtract(pc.cumulative_sum(ones), 1)
+
+
+def first_of_each(keys: pa.Array) -> pa.Array:
+    """Return per key whether it stands there for the first time."""
+    first = pc.index_in(keys, value_set=keys)
+    return pc.equal(first, count_up(len(keys)).cast(first.type))

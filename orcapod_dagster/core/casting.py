@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from orcapod_dagster.core.arrow import pc
+from orcapod_dagster.core.arrow import count_up, pc
 
 _INT32_MAX: Final = 2**31 - 1
 _COUNTED: Final = pa.large_list(pa.null())
@@ -327,7 +327,7 @@ def list_parts(array: pa.Array) -> tuple[pa.Array, pa.Array]:
     rows = item_rows(lengths)
     # The first item of each row lies at its offset, not where those of the rows before it end.
     shift = pc.subtract(array.offsets.cast(pa.int64()), list_array(lengths, pa.nulls(len(rows)), _COUNTED).offsets[:-1])
-    return lengths, taken(array.values, pc.add(_count_up(len(rows)), shift.take(rows)))
+    return lengths, taken(array.values, pc.add(count_up(len(rows)), shift.take(rows)))
 
 
 def map_parts(array: pa.Array) -> tuple[pa.Array, pa.Array, pa.Array]:
@@ -366,10 +366,6 @@ def item_rows(lengths: pa.Array) -> pa.Array:
     counts = pc.fill_null(lengths, 0).cast(pa.int64())
     total = pc.sum(counts).as_py() or 0
     return pc.list_parent_indices(list_array(counts, pa.nulls(total), _COUNTED)).cast(pa.int64())
-
-
-def _count_up(count: int) -> pa.Array:
-    return pc.subtract(pc.cumulative_sum(pa.repeat(pa.scalar(1, pa.int64()), count)), 1)
 
 
 def _offsets(lengths: Lengths, target: pa.DataType, children: int) -> pa.Array:

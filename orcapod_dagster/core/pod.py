@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 
-from orcapod_dagster.core.arrow import pc
+from orcapod_dagster.core.arrow import count_up, first_of_each, pc
 from orcapod_dagster.core.blobs.keeper import Keeper
 from orcapod_dagster.core.blobs.presence import lost_rows, without_lost
 from orcapod_dagster.core.blobs.store import BlobStore
@@ -31,7 +31,7 @@ from orcapod_dagster.core.outcomes import FAILED, SKIPPED, Outcome, OutcomeLog
 from orcapod_dagster.core.packet_function import PythonPacketFunction
 from orcapod_dagster.core.result_cache import MatchPolicy, ResultCache, Snapshot, match_constraints
 from orcapod_dagster.core.sources import TableSource
-from orcapod_dagster.core.streams import PacketStream, count_up
+from orcapod_dagster.core.streams import PacketStream
 
 NO_EARLIER_RESULT: Final = "no earlier result"
 CODE_CHANGED: Final = "the code changed"
@@ -265,8 +265,7 @@ class FunctionPod:
         keys, states = self.outcomes.latest(constraints, hashes)
         if not len(keys):
             return keys, keys
-        first = pc.index_in(keys, value_set=keys)
-        newest = pc.equal(first, count_up(len(keys)).cast(first.type))
+        newest = first_of_each(keys)
         keys, states = keys.filter(newest), states.filter(newest)
         return keys.filter(pc.equal(states, FAILED)), keys.filter(pc.equal(states, SKIPPED))
 
@@ -495,8 +494,7 @@ def _first_of_each(rows: pa.Array, hashes: pa.Array) -> pa.Array:
     keys = hashes if len(rows) == len(hashes) else hashes.take(rows)
     if pc.count_distinct(split_lanes(keys).a).as_py() == len(keys):
         return rows
-    first = pc.index_in(keys, value_set=keys)
-    return rows.filter(pc.equal(first, count_up(len(keys)).cast(first.type)))
+    return rows.filter(first_of_each(keys))
 
 
 def _outcome(row: int, failure: Any) -> Outcome:

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 import pyarrow as pa
 
 from orcapod_dagster.core import columns as names
-from orcapod_dagster.core.arrow import pc
+from orcapod_dagster.core.arrow import count_up, first_of_each, pc
 from orcapod_dagster.core.casting import one_array
 from orcapod_dagster.core.contexts import (
     CONTEXT_FIELDS,
@@ -64,11 +64,11 @@ def match_constraints(match: MatchPolicy, variation: Mapping[str, str]) -> dict[
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The keys of all records that match, as of one moment; newest first where a key repeats.
+    """The keys of all records that match, as of one moment, each once.
 
     Attributes:
-        keys: input packet hashes, `fixed_size_binary[16]`.
-        positions: where each record stands in `source`, or None when they are 0, 1, 2, …
+        keys: input packet hashes, `fixed_size_binary[16]`, no two alike.
+        positions: where the newest record of each stands in `source`, or None when they are 0, 1, 2, …
         source: the pinned records.
         all_keys: the hashes of all records that were looked at, also of such as do not match; in no order.
     """
@@ -81,7 +81,7 @@ class Snapshot:
     def find(self, hashes: pa.Array) -> pa.Array:
         """Return, per hash, the position of its newest record in `source`; null where there is none."""
         if len(hashes) == len(self.keys) and hashes.equals(self.keys):
-            found = pc.subtract(pc.cumulative_sum(pa.repeat(pa.scalar(1, pa.int64()), len(hashes))), 1)
+            found = count_up(len(hashes))
         else:
             found = pc.index_in(hashes, value_set=self.keys).cast(pa.int64())
         return found if self.positions is None else pc.take(self.positions, found)
@@ -312,7 +312,7 @@ def few(hashes: pa.Array, source: TableSource) -> bool:
 def _newest_first(
     keys: pa.Array, stamps: pa.Array, mask: pa.Array, positions: pa.Array | None, source: TableSource
 ) -> Snapshot:
-    """Drop what does not match, and order by time where a key may repeat, so that the first match is the newest."""
+    """Drop what does not match and, where keys may repeat, all records of a key but the newest."""
     all_keys = keys
     if not pc.all(mask).as_py():
         positions = _taken(positions, pc.indices_nonzero(mask))
@@ -320,6 +320,8 @@ def _newest_first(
     if len(keys) > 1 and pc.count_distinct(split_lanes(keys).a).as_py() < len(keys):
         order = pc.sort_indices(pa.table([stamps], names=["t"]), [("t", "descending")])
         keys, positions = keys.take(order), _taken(positions, order)
+        newest = first_of_each(keys)
+        keys, positions = keys.filter(newest), positions.filter(newest)
     return Snapshot(keys, positions, source, all_keys)
 
 

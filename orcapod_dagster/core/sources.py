@@ -16,7 +16,7 @@ from deltalake import DeltaTable
 from pyarrow import fs
 
 from orcapod_dagster.core import delta
-from orcapod_dagster.core.arrow import pc
+from orcapod_dagster.core.arrow import count_up, pc
 from orcapod_dagster.core.casting import one_array, unencoded, unencoded_schema
 from orcapod_dagster.core.errors import StorageError
 from orcapod_dagster.core.key_index import IndexedFile, key_words
@@ -354,7 +354,7 @@ class DeltaSource(TableSource):
                 ).head(1)
             return table_from_storage(first, self._chosen(columns))
         table = self._read(subset, columns, **_reading_options(len(rows)))
-        whole = len(rows) == table.num_rows and rows.equals(_count_up(len(rows)))
+        whole = len(rows) == table.num_rows and rows.equals(count_up(len(rows)))
         return table if whole else table.take(rows)
 
     # ------------------------------------------------------------------ rows by key
@@ -406,10 +406,6 @@ def _group_runs(rows: Sequence[int], ends: Sequence[int]) -> Iterator[tuple[int,
         at = bisect.bisect_left(rows, ends[group], at)
     if low >= 0:
         yield low, high
-
-
-def _count_up(count: int) -> pa.Array:
-    return pc.subtract(pc.cumulative_sum(pa.repeat(pa.scalar(1, pa.int64()), count)), 1)
 
 
 def scan_fragment(fragment: Any, schema: pa.Schema, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import pyarrow as pa
 from deltalake import DeltaTable, QueryBuilder, write_deltalake
 
-from orcapod_dagster.core.arrow import pc
+from orcapod_dagster.core.arrow import count_up, pc
 from orcapod_dagster.core.casting import one_array, recast
 from orcapod_dagster.core.errors import InputError
 from orcapod_dagster.core.hashing import canonical_type, hash_lanes, hash_rows
@@ -248,12 +248,6 @@ class _PartReader:
         table = pa.Table.from_batches(self._waiting)
         self._waiting = table.slice(count).to_batches()
         return table.slice(0, count)
-
-
-def count_up(count: int) -> pa.Array:
-    """Return 0, 1, 2, … as `int64`."""
-    ones = pa.repeat(pa.scalar(1, pa.int64()), count)
-    return pc.subtract(pc.cumulative_sum(ones), 1)
 
 
 def _single(column: Any, target: pa.DataType) -> pa.Array:

@@ -340,6 +340,23 @@ def test_a_result_that_vanishes_during_a_run_is_an_error(
         bench.pod.assemble(plan, report)
 
 
+def test_rows_with_equal_packets_have_one_result_however_often_it_was_computed() -> None:
+    """After a forced run, rows of equal packets all have its results: none has that of an earlier run."""
+    calls: list[int] = []
+
+    def counting(x: int) -> int:
+        calls.append(x)
+        return len(calls)
+
+    bench = Bench(InMemoryArrowDatabase(), counting)
+    bench.run([1, 1])
+    plan = bench.pod.plan(bench.stream([1, 1]), force=True)
+    _, snapshot, places = bench.pod.assemble(plan, bench.pod.compute(plan))
+    assert snapshot is not None
+    assert snapshot.source.take(places, ["y"])["y"].to_pylist() == [2, 2]
+    assert bench.run([1, 1])[1] == {0: 2, 1: 2}
+
+
 def test_rows_that_never_had_a_result_are_not_lost() -> None:
     """Failures, skips, and packets that a limit left out, may be missing; the other rows are assembled."""
     bench = Bench(InMemoryArrowDatabase(), picky)
