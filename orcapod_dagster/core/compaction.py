@@ -83,13 +83,14 @@ def compact(
         row_group_rows: how many rows are read at least, to read one.
 
     Returns:
-        What was done; `None` where there is no table, too few small files, or other writers were always first.
+        What was done; `None` where there is no table, too few small files, or other writers were always first, and for a
+        table that another engine laid out in folders by partition, which only that engine brings together right.
 
     Raises:
         StorageError: the storage refused. Nothing was changed then.
     """
     table = delta.open_table(uri, storage_options)
-    found = {} if table is None else _small(table)
+    found = {} if table is None or table.metadata().partition_columns else _small(table)
     small = {path: size for path, (_, size) in (_without_grown(found) if leave_grown else found).items()}
     if table is None or len(small) < max(2, at_least):
         return None

@@ -294,11 +294,12 @@ def append(
         durable: force everything to the disk before returning, so that a power loss takes nothing away; local disks only.
 
     Raises:
-        SchemaMismatchError: the table has other columns.
+        SchemaMismatchError: the table has other columns. LakeError: another engine laid it out in folders by partition.
         CommitError: other writers won for a minute. StorageError: the storage refused.
     """
     schema = open_reader().schema
     table = open_table(uri, storage_options)
+    _refuse_folders(uri, table)
     if table is not None:
         _refuse_difference(uri, schema_difference(table_schema(table), schema))
     write = Write(uri, schema, storage_options, properties or {}, custom_metadata or {}, plain_columns)
@@ -340,16 +341,13 @@ def replace(
     Raises:
         PartitionError: a new row does not fulfil `where`.
         SchemaMismatchError: the columns differ and `evolve` does not allow it; shows the difference.
+        LakeError: another engine laid the table out in folders by partition.
         CommitError, StorageError: as in `append`; nothing was changed then.
     """
     schema = open_reader().schema
     table = open_table(uri, storage_options)
+    _refuse_folders(uri, table)
     difference = [] if table is None else schema_difference(table_schema(table), schema)
-    if table is not None and table.metadata().partition_columns:
-        raise LakeError(
-            f"{uri} is laid out in folders by {table.metadata().partition_columns}, which another engine did. Nothing was written. "
-            "Name another asset, or remove the table."
-        )
     if difference and evolve == "add" and all(line.startswith("new") for line in difference):
         _add_columns(uri, schema, storage_options)
         table = None
@@ -459,6 +457,7 @@ class Write:
             if version is not None:
                 remove_files(self.uri, adds, self.options)
                 return version
+            _refuse_folders(self.uri, table)
             if not self.evolves:
                 # Again, for another writer may have created the table, or changed it, since the first look.
                 _refuse_difference(self.uri, schema_difference(table_schema(table), self.schema))
@@ -644,6 +643,16 @@ def _allow_naive_timestamps(table: DeltaTable, stored: pa.Schema) -> None:
     needed = any(holds_naive_timestamp(field.type) for field in stored)
     if needed and _NAIVE_FEATURE not in (table.protocol().reader_features or ()):
         table.alter.add_feature(TableFeatures.TimestampWithoutTimezone, allow_protocol_versions_increase=True)
+
+
+def _refuse_folders(uri: str, table: DeltaTable | None) -> None:
+    """Refuse a table whose files have partition values, which ours have not: their rows would be read with nulls."""
+    columns = [] if table is None else table.metadata().partition_columns
+    if columns:
+        raise LakeError(
+            f"{uri} is laid out in folders by {columns}, which another engine did. Nothing was written. Name another asset, or "
+            "remove the table."
+        )
 
 
 def _refuse_difference(uri: str, difference: Sequence[str]) -> None:

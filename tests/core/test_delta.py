@@ -16,6 +16,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from orcapod_dagster.core import delta, delta_files
+from orcapod_dagster.core.compaction import compact
 from orcapod_dagster.core.errors import (
     ConversionError,
     LakeError,
@@ -166,6 +167,19 @@ def test_a_physically_partitioned_table_of_another_engine(tmp_path: Path) -> Non
         assert rows(tmp_path / "t") == [{"site": "a", "value": 1}, {"site": "b", "value": 2}]
     else:
         assert rows(tmp_path / "t") == [{"site": "a", "value": 10}, {"site": "b", "value": 2}]
+
+
+def test_nothing_is_appended_to_or_brought_together_in_a_table_laid_out_in_folders(tmp_path: Path) -> None:
+    """Files without partition values would be read with nulls for keys; so an append is refused, and a compaction does nothing."""
+    uri = str(tmp_path / "t")
+    for _ in range(3):
+        write_deltalake(uri, make_table(), partition_by=["site"], mode="append")
+    before, version = rows(tmp_path / "t"), DeltaTable(uri).version()
+    with pytest.raises(LakeError, match="laid out in folders by \\['site'\\]"):
+        append(tmp_path / "t", make_table())
+    assert compact(uri) is None
+    assert (rows(tmp_path / "t"), DeltaTable(uri).version()) == (before, version)
+    assert not list(Path(uri).glob("part-*"))
 
 
 # ---------------------------------------------------------------------------- types
