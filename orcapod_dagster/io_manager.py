@@ -15,7 +15,7 @@ from pydantic import Field
 
 from orcapod_dagster.core import delta
 from orcapod_dagster.core.asset_write import DATA_VERSION, PART, AssetWrite
-from orcapod_dagster.core.compaction import MANY_FILES, compact
+from orcapod_dagster.core.compaction import COMPACTED, MANY_FILES, compact
 from orcapod_dagster.core.errors import InputError, OrcapodError, PartitionError, TableNotFoundError
 from orcapod_dagster.core.paths import join_uri, results_root
 from orcapod_dagster.core.predicates import NOTHING, Predicate
@@ -31,6 +31,8 @@ WRITE_MODE_KEY: Final = "orcapod/write_mode"
 VERSION_KEY: Final = "orcapod/version"
 TIMESTAMP_KEY: Final = "orcapod/timestamp"
 _LOOK_BACK: Final = 100
+_KEEPS_ROWS: Final = frozenset({"OPTIMIZE", "VACUUM START", "VACUUM END"})
+"""What other engines call commits that change no row, though perhaps their order."""
 
 
 class DeltaLakeIOManager(dg.ConfigurableIOManager):
@@ -95,14 +97,8 @@ class DeltaLakeIOManager(dg.ConfigurableIOManager):
 
     def _stands(self, key: dg.AssetKey, keys: Sequence[str], data_version: str) -> bool:
         """Tell whether the rows of partitions, or the whole table, are known to be those of a data version still."""
-        for commit in self.commits_of(key):
-            part = commit.get(PART)
-            replaced = json.loads(part) if part else []
-            if replaced == keys:
-                return part is not None and commit.get(DATA_VERSION) == data_version
-            if not replaced or not keys or not set(keys).isdisjoint(replaced):
-                return False  # what it did to these rows is not known
-        return False
+        said = self.standing_commit(key, keys)
+        return said is not None and said.get(DATA_VERSION) == data_version
 
     def _replace(self, context: dg.OutputContext, write: AssetWrite, uri: str) -> delta.WriteResult:
         metadata = context.definition_metadata or {}
@@ -268,7 +264,26 @@ class DeltaLakeIOManager(dg.ConfigurableIOManager):
         asked: Any = version if version is not None else moment
         return delta.open_at(self.table_uri(key), asked, self.storage_options)
 
-    def commits_of(self, asset_key: dg.AssetKey) -> Iterator[dict[str, Any]]:
+    def standing_commit(self, asset_key: dg.AssetKey, keys: Sequence[str]) -> dict[str, Any] | None:
+        """Return what the commit says of itself that wrote the rows of partitions, or (no keys) the whole table.
+
+        It is `None` where that is not among the latest, or where a later one, of other partitions with some of these among
+        them or of another engine, may have changed these rows.
+        """
+        for commit in self._commits(asset_key):
+            if COMPACTED in commit or commit.get("operation") in _KEEPS_ROWS:
+                continue
+            part = commit.get(PART)
+            if part is None:
+                return None
+            replaced = json.loads(part) if part else []
+            if replaced == list(keys):
+                return commit
+            if not replaced or not keys or not set(keys).isdisjoint(replaced):
+                return None
+        return None
+
+    def _commits(self, asset_key: dg.AssetKey) -> Iterator[dict[str, Any]]:
         """Yield what the latest commits of an asset's table say of themselves, newest first.
 
         Each lies in a file of its own, and mostly the newest is the one that is looked for; so it is read by itself.

@@ -405,3 +405,51 @@ def test_other_io_managers_keep_working(tmp_path: Path) -> None:
 
 
 logging.getLogger("dagster").setLevel(logging.CRITICAL)
+
+
+# ---------------------------------------------------------------------------- tables that others changed
+
+
+def test_a_table_that_another_engine_changed_is_written_again(lake: Lake) -> None:
+    """Tags and records are those that were written, but values are not: the next run writes the stored results again."""
+    readings = make_upstream(lambda: pa.table({"id": [1, 2], "x": [3, 4]}))
+
+    @packet_asset(inputs=readings, tag_columns=["id"], output_keys=["double"])
+    def doubled(x: int) -> int:
+        return 2 * x
+
+    lake.run(readings, doubled)
+    before = lake.table("doubled")
+    DeltaTable(str(lake.root / "doubled")).update(updates={"double": "0"})
+    assert lake.counts(lake.run(readings, doubled), "doubled") == (2, 2, 0, 0, 0)
+    assert lake.table("doubled").equals(before)
+    DeltaTable(str(lake.root / "doubled")).optimize.compact()
+    again = lake.run(readings, doubled)
+    assert lake.metadata(again, "doubled")["orcapod/unchanged"]
+
+
+def test_the_data_version_of_a_range_is_of_the_rows_that_stand_after_a_run_of_one_partition(lake: Lake) -> None:
+    """A range is materialized, then one partition of it with other rows: the range's former data version is not told again."""
+    partitions = dg.StaticPartitionsDefinition(["a", "b"])
+    many = {"partitions_def": partitions, "backfill_policy": dg.BackfillPolicy.single_run()}
+    values = {"a": 1, "b": 1}
+
+    @dg.asset(metadata={"partition_expr": "site"}, io_manager_key="packet_io_manager", **many)  # type: ignore[arg-type]
+    def readings(context) -> pa.Table:
+        keys = list(context.partition_keys)
+        return pa.table({"site": keys, "x": [values[key] for key in keys]})
+
+    @packet_asset(inputs=readings, tag_columns=["site"], output_keys=["double"], **many)  # type: ignore[arg-type]
+    def doubled(x: int) -> int:
+        return 2 * x
+
+    def versions(first: str, last: str, a: int) -> set[str]:
+        values["a"] = a
+        span = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+        result = lake.run(readings, doubled, tags=span)
+        events = result.asset_materializations_for_node("doubled")
+        return {(event.tags or {})["dagster/data_version"] for event in events}
+
+    of_two, of_one = versions("a", "b", 2), versions("a", "b", 1)
+    versions("a", "a", 2)
+    assert versions("a", "b", 2) == of_two != of_one

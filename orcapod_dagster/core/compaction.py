@@ -21,6 +21,8 @@ from orcapod_dagster.core.errors import CommitError
 from orcapod_dagster.core.sources import scan_fragment
 from orcapod_dagster.core.storage_types import table_from_storage
 
+COMPACTED: Final = "orcapod.compaction"
+"""In the metadata of a commit: it changed no row."""
 MANY_FILES: Final = 32
 """From so many small files on, reading a table is worth a compaction."""
 
@@ -95,9 +97,7 @@ def compact(
     if table is None or len(small) < max(2, at_least):
         return None
     held = delta.held_schema(table)
-    write = delta.Write(
-        uri, delta.table_schema(table), storage_options, {}, {"orcapod.compaction": "true"}, plain_columns
-    )
+    write = delta.Write(uri, delta.table_schema(table), storage_options, {}, {COMPACTED: "true"}, plain_columns)
     write.data_change = False
     write.row_group_rows = row_group_rows
     # The small files were on the disk, and the commit that takes them out of the table may get there before the new ones.
