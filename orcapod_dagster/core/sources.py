@@ -270,25 +270,28 @@ class DeltaSource(TableSource):
                 table = self._read(self._fragments[index], columns)
                 yield from table.take(rows).to_batches(max_chunksize=_SCAN_ROWS)
                 continue
-            seen = 0
-            for batch in self._batches(self._fragments[index], columns):
-                seen += batch.num_rows
+            for batch in self._batches(index, columns):
                 if batch.num_rows:
                     yield from_storage(batch, chosen)
-            self._check_rows(index, seen)
 
-    def _batches(self, fragment: Any, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def _batches(self, index: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of one file as it holds them; an error at its end where they are not as many as the log says."""
+        seen = 0
         with delta.reading(self._description):
-            yield from scan_fragment(fragment, self._dataset.schema, columns)
+            for batch in scan_fragment(self._fragments[index], self._dataset.schema, columns):
+                seen += batch.num_rows
+                yield batch
+        self._check_rows(index, seen)
 
     def scan_fields(self, column: str, fields: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yield fields of a struct column, reading only these; the dataset's scanner would read the whole struct (measured)."""
         if self._where is not None:
             yield from super().scan_fields(column, fields)
             return
-        for fragment in self._fragments:
+        for index, fragment in enumerate(self._fragments):
             with delta.reading(self._description):
-                file = pq.ParquetFile(fragment.open())
+                file = pq.ParquetFile(fragment.open(), page_checksum_verification=True)
+                self._check_rows(index, file.metadata.num_rows)
                 if column not in file.schema_arrow.names:  # written before the table had the column
                     nulls = pa.nulls(file.metadata.num_rows)
                     yield pa.RecordBatch.from_arrays([nulls] * len(fields), list(fields))
@@ -365,8 +368,8 @@ class DeltaSource(TableSource):
         if words is None or self._where is not None:
             return super()._candidates(column, keys)
         uri, found, begin = unquote(self.table.table_uri).rstrip("/"), list[int](), 0
-        for fragment, end in zip(self._fragments, self._ends, strict=True):
-            read = partial(self._column, fragment, column)
+        for index, (fragment, end) in enumerate(zip(self._fragments, self._ends, strict=True)):
+            read = partial(self._column, index, column)
             file = IndexedFile(uri, delta.decoded(fragment.path), end - begin, column, read)
             rows = file.candidates(words)
             if rows is None:
@@ -375,9 +378,9 @@ class DeltaSource(TableSource):
             begin = end
         return pa.array(found, pa.int64())
 
-    def _column(self, fragment: Any, column: str) -> Iterator[pa.Array]:
+    def _column(self, index: int, column: str) -> Iterator[pa.Array]:
         chosen = self._chosen([column])
-        return (from_storage(batch, chosen).column(0) for batch in self._batches(fragment, [column]))
+        return (from_storage(batch, chosen).column(0) for batch in self._batches(index, [column]))
 
 
 def _reading_options(rows: int) -> dict[str, Any]:

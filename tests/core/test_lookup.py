@@ -178,12 +178,12 @@ def test_without_a_place_for_indexes_they_are_kept_in_memory(
         path.unlink()
     folder.rmdir()
     folder.write_bytes(b"no folder")
-    reads: list[str] = []
+    reads: list[int] = []
     column = DeltaSource._column
 
-    def count(source: DeltaSource, fragment: Any, name: str) -> Any:
-        reads.append(fragment.path)
-        return column(source, fragment, name)
+    def count(source: DeltaSource, index: int, name: str) -> Any:
+        reads.append(index)
+        return column(source, index, name)
 
     monkeypatch.setattr(DeltaSource, "_column", count)
     for _ in range(2):

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from orcapod_dagster.core import delta
+from orcapod_dagster.core.errors import StorageError
 from orcapod_dagster.core.predicates import Equals, Window
 from orcapod_dagster.core.sources import DeltaSource, MemorySource, TableSource
 
@@ -142,3 +144,19 @@ def test_a_filtered_scan_gives_columns_that_it_does_not_filter_by(tmp_path: Path
     write(tmp_path / "t", pa.concat_tables([make_rows(3), make_rows(2, "b")]))
     source = open_source(tmp_path / "t", Equals("site", ("b",)))
     assert pa.Table.from_batches(source.scan(["text"])).to_pylist() == [{"text": "b0"}, {"text": "b1"}]
+
+
+def test_fields_of_a_struct_are_read_with_the_checksums_of_their_pages(tmp_path: Path) -> None:
+    """A bit that flipped in a field that is read by itself is an error, as it is for whole columns, never another value."""
+    sizes = pa.array([i * 7919 % 100_003 for i in range(20_000)], pa.int64())
+    struct = pa.StructArray.from_arrays([pa.nulls(len(sizes), pa.string()), sizes], ["path", "size"])
+    delta.append(str(tmp_path), pa.table({"s": struct}).to_reader)
+    (file,) = tmp_path.glob("*.parquet")
+    page = pq.ParquetFile(file).metadata.row_group(0).column(1).data_page_offset
+    content = bytearray(file.read_bytes())
+    content[page + 3_000] ^= 4
+    file.write_bytes(content)
+    table = delta.open_table(str(tmp_path))
+    assert table is not None
+    with pytest.raises(StorageError, match="CRC checksum"):
+        list(DeltaSource(table).scan_fields("s", ["size"]))
