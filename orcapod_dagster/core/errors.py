@@ -4,6 +4,7 @@ OrcapodError
 ├── DefinitionError (TypeError)         a function, asset or schema that cannot be right, found when defined
 ├── UnsupportedTypeError (TypeError)    a Python or Arrow type without a counterpart
 ├── ConversionError (ValueError)        a value that its declared type does not take; names column and row
+│   └── OutputSizeError                 values that are together, or alone, more bytes than one Arrow array holds
 ├── InputError (ValueError)             rows or columns of an input that cannot be used: missing, duplicate, null
 ├── OutputCountError (ValueError)       a function returned another number of values than it declares
 ├── PacketError (RuntimeError)          a user's function raised; the cause is the original exception
@@ -38,6 +39,10 @@ class UnsupportedTypeError(OrcapodError, TypeError):
 
 class ConversionError(OrcapodError, ValueError):
     """A value does not fit its declared type; the message names column and row."""
+
+
+class OutputSizeError(ConversionError):
+    """The values of one column are more bytes than one Arrow array holds."""
 
 
 class InputError(OrcapodError, ValueError):

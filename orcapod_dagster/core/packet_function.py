@@ -23,6 +23,7 @@ from orcapod_dagster.core.errors import (
     DefinitionError,
     InputError,
     OutputCountError,
+    OutputSizeError,
     UnboundFunctionError,
 )
 from orcapod_dagster.core.execution_data import EXECUTION_DATA_SCHEMA, check_executor, flatten_execution_data
@@ -45,6 +46,8 @@ from orcapod_dagster.core.signature import (
 from orcapod_dagster.core.types import Schema
 
 FUNCTION_TYPE_ID: Final = "python.function.v0"
+LARGEST_BATCH: Final = 1024 * 1024 * 1024
+"""Bytes of the outputs of several rows that are converted at once; Arrow counts the bytes of one array with 31 bits."""
 
 
 @runtime_checkable
@@ -402,6 +405,7 @@ class PythonPacketFunction:
 
         Raises:
             OutputCountError, ConversionError: name the column and the class of the first value that does not fit.
+            OutputSizeError: they are more than `LARGEST_BATCH`, or one is more than Arrow holds; fewer rows may fit.
         """
         columns = self.split_outputs(outputs)
         for name in self.blob_outputs if keeper is not None else ():
@@ -413,6 +417,14 @@ class PythonPacketFunction:
         if not arrays:
             return pa.RecordBatch.from_struct_array(pa.array([{}] * len(outputs), pa.struct([])))
         refuse_long_bytes(arrays, self.output_arrow_schema, self._owner)
+        # Arrow gives several arrays for more than 2 GiB, and a batch takes one.
+        whole = all(isinstance(array, pa.Array) for array in arrays)
+        size = sum(array.nbytes for array in arrays)
+        if not whole or (len(outputs) > 1 and size > LARGEST_BATCH):
+            raise OutputSizeError(
+                f"{self._owner}: the values of {len(outputs):,} rows have {size:,} bytes, more than go into one batch. Declare large "
+                "outputs 'Blob', which are stored beside the table."
+            )
         return pa.RecordBatch.from_arrays(arrays, schema=self.output_arrow_schema)
 
     def _kept(self, values: Sequence[Any], column: str, keeper: Keeper | None) -> list[Any]:

@@ -22,7 +22,7 @@ from orcapod_dagster.core.blobs.store import BlobStore
 from orcapod_dagster.core.casting import one_array
 from orcapod_dagster.core.contexts import VARIATION_SCHEMA, Context
 from orcapod_dagster.core.datagrams import Datagram
-from orcapod_dagster.core.errors import ConversionError, OrcapodError, OutputCountError, StorageError
+from orcapod_dagster.core.errors import ConversionError, OrcapodError, OutputCountError, OutputSizeError, StorageError
 from orcapod_dagster.core.execution_data import EXECUTION_DATA_SCHEMA, check_executor, flatten_execution_data
 from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorProtocol, RowBatch
 from orcapod_dagster.core.files import FileMemory, FileReader, Looks, PathsInFlight
@@ -340,7 +340,7 @@ class FunctionPod:
         results = self.executor.run_rows(function, batches, executor_options=self._options or None)
         try:
             for result in results:
-                yield self._settle(plan, result, self._changed_files(plan, result, in_flight))
+                yield from self._settled(plan, result, self._changed_files(plan, result, in_flight))
         finally:
             close = getattr(results, "close", None)
             if close is not None:
@@ -371,8 +371,24 @@ class FunctionPod:
         rows = plan.to_compute.slice(result.start, result.length)
         return self._files.changed(in_flight.receive(result.start, result.length), plan.looks.take(rows))
 
+    def _settled(self, plan: Plan, result: BatchResult, changed: Mapping[int, str]) -> Iterator[_Chunk]:
+        """Yield a result in as many chunks as its bytes need: a slice of rows is bounded by time, and its outputs by nothing."""
+        try:
+            chunk = self._settle(plan, result, changed)
+        except OutputSizeError:
+            middle = result.length // 2
+            for first, end in ((0, middle), (middle, result.length)):
+                within = {row - first: why for row, why in changed.items() if first <= row < end}
+                yield from self._settled(plan, result.part(first, end), within)
+        else:
+            yield chunk
+
     def _settle(self, plan: Plan, result: BatchResult, changed: Mapping[int, str]) -> _Chunk:
-        """Bring return values to Arrow; one that does not fit its declared type is that packet's failure alone."""
+        """Bring return values to Arrow; one that does not fit its declared type is that packet's failure alone.
+
+        Raises:
+            OutputSizeError: several rows, which do not fit into one batch.
+        """
         rows = plan.to_compute.slice(result.start, result.length)
         failures = [f for f in result.failures if not (f.skipped and f.row - result.start in changed)]
         outcomes = [_outcome(rows[f.row - result.start].as_py(), f) for f in failures]
@@ -384,7 +400,9 @@ class FunctionPod:
         outputs = [result.outputs[i] for i in good] if bad else result.outputs
         try:
             batch = self.function.outputs_to_batch(outputs, self._keeper)
-        except (ConversionError, OutputCountError, KeyError, AttributeError, TypeError):
+        except (ConversionError, OutputCountError, KeyError, AttributeError, TypeError) as error:
+            if isinstance(error, OutputSizeError) and len(outputs) > 1:
+                raise
             misfits = _misfits(self.function, outputs, self._keeper)
             outcomes += [
                 Outcome(rows[good[i]].as_py(), FAILED, type(e).__name__, str(e), "", result.durations[good[i]])
@@ -411,9 +429,12 @@ class FunctionPod:
             rows = pa.concat_arrays([chunk.rows for chunk in chunks])
             outputs = pa.Table.from_batches([c.outputs for c in chunks]).combine_chunks().to_batches()
             durations = [seconds for chunk in chunks for seconds in chunk.durations]
-            if len(rows):
-                batch = outputs[0] if outputs else chunks[0].outputs
-                self.cache.store_batch(plan.hashes.take(rows), batch, contexts[key], durations)
+            start = 0
+            for batch in outputs:  # one, unless a column has more bytes than one array holds
+                end = start + batch.num_rows
+                hashes = plan.hashes.take(rows.slice(start, batch.num_rows))
+                self.cache.store_batch(hashes, batch, contexts[key], durations[start:end])
+                start = end
             outcomes = [outcome for chunk in chunks for outcome in chunk.outcomes]
             without = pa.array([outcome.row for outcome in outcomes], pa.int64())
             self.outcomes.store(plan.hashes.take(without), outcomes, contexts[key])

@@ -28,6 +28,7 @@ from orcapod_dagster.core import (
     ResultCache,
     delta,
     delta_files,
+    packet_function,
     pod,
     sources,
     streams,
@@ -516,6 +517,26 @@ def test_rows_go_to_an_executor_by_bytes(tmp_path: Path, monkeypatch: pytest.Mon
     executor.lengths.clear()
     bench.run(pa.array([str(i).encode() for i in range(1000)], pa.binary()))
     assert executor.lengths == [1000]
+
+
+@pytest.mark.parametrize("most", [0, 20_000, 1_000_000])
+def test_outputs_of_a_slice_are_stored_in_as_many_batches_as_their_bytes_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """However many bytes the rows return that were computed in one slice, each has its own result, and failures theirs."""
+    monkeypatch.setattr(packet_function, "LARGEST_BATCH", most)
+
+    def grow(x: int) -> bytes:
+        if x % 7 == 3:
+            raise ValueError("three")
+        return "no bytes" if x % 7 == 5 else bytes([x]) * 5_000  # type: ignore[return-value]
+
+    report, results = Bench(tmp_path, grow, bytes).run(list(range(23)))
+    assert (report.computed, report.failed) == (17, 6)
+    assert results == [bytes([x]) * 5_000 for x in range(23) if x % 7 not in (3, 5)]
+    assert [(o.row, o.error_type) for o in sorted(report.failures, key=lambda o: o.row)] == [
+        (x, "ValueError" if x % 7 == 3 else "ConversionError") for x in range(23) if x % 7 in (3, 5)
+    ]
 
 
 def _length(x: bytes) -> int:

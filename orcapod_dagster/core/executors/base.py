@@ -71,6 +71,12 @@ class BatchResult:
     failures: tuple[RowFailure, ...] = ()
     execution_data: Mapping[str, Any] = field(default_factory=dict)
 
+    def part(self, first: int, end: int) -> BatchResult:
+        """Return the rows `first … end`, counted from the first of these, `end` exclusive."""
+        failures = tuple(f for f in self.failures if first <= f.row - self.start < end)
+        outputs, durations = self.outputs[first:end], self.durations[first:end]
+        return BatchResult(self.start + first, end - first, outputs, durations, failures, self.execution_data)
+
 
 @runtime_checkable
 class PacketFunctionExecutorProtocol(Protocol):
