@@ -14,6 +14,7 @@ import pytest
 from deltalake import DeltaTable
 
 from orcapod_dagster import Blob, output_directory, packet_asset, packet_resources
+from orcapod_dagster.core import BlobStore
 from orcapod_dagster.core.errors import PacketFailuresError
 
 MB = 1_000_000
@@ -132,7 +133,7 @@ def test_a_result_without_its_value_is_no_hit(project: Project, damage: str) -> 
     (third,) = project.run(3)
     assert third["packets_computed"] == 0
     for row in project.rows("recordings"):
-        data = Blob.of(row["recording"], str(project.lake)).read()
+        data = BlobStore(str(project.lake)).open(row["recording"]).read()
         assert len(data) == 5 * MB
 
 

@@ -156,7 +156,7 @@ def test_large_values(root: str, options: dict[str, str], tmp_path: Path) -> Non
     assert run() == [1, 0]
     assert store.listing()["modified"].to_pylist()[1:] == listing["modified"].to_pylist()[1:]
     row = rows(f"{root}/record", options)[0]
-    sent = pickle.dumps((Blob.of(row["file"], root, options), store.keeper))
+    sent = pickle.dumps((BlobStore(root, options).open(row["file"]), store.keeper))
     assert SECRET.encode() not in sent
     assert pickle.loads(sent)[0].read() == b"00000032" * 10_000
     source = DeltaSource(delta.open_table(f"{root}/record", options))  # type: ignore[arg-type]

@@ -190,15 +190,15 @@ def test_damage_is_told(tmp_path: Path) -> None:
 
 
 def test_a_row_of_a_table_is_opened(tmp_path: Path) -> None:
-    """`Blob.of` opens what a table holds; without the root it says what is missing, and no path leads out of the lake."""
+    """A handle of what a table holds is opened by its lake; without that it says what is missing, and no path leads out."""
     bench = Bench(tmp_path, lambda x: BIG if x else b"abc")
     _, (small, large) = bench.run([0, 1])
     assert Blob.of(small).read() == b"abc"
-    assert Blob.of(large, str(tmp_path)).read() == BIG
+    assert BlobStore(str(tmp_path)).open(large).read() == BIG
     outside = {**large, "path": "../" + written(tmp_path.parent, f"{tmp_path.name}.bin").name}
-    for row, root in ((large, None), (outside, str(tmp_path))):
-        with pytest.raises(OSError, match=r"Open it with Blob.of\(row, root_uri\)"):
-            Blob.of(row, root).read()
+    for unknown in (Blob.of(large), BlobStore(str(tmp_path)).open(outside)):
+        with pytest.raises(OSError, match=r"Open it with BlobStore\(root_uri\).open\(row\)"):
+            unknown.read()
 
 
 # ---------------------------------------------------------------------------- storing
@@ -448,7 +448,7 @@ def test_a_kill_leaves_no_damage(tmp_path: Path) -> None:
         orphans, left = bench.files(), bench.blobs.leftovers()
         assert (len(orphans), len(left)) == expected
         report, (row,) = bench.run([1])
-        assert (report.computed, Blob.of(row, str(bench.root)).read()) == (1, BIG)
+        assert (report.computed, BlobStore(str(bench.root)).open(row).read()) == (1, BIG)
         assert not orphans or bench.files() == orphans
         bench.blobs.remove(left["path"].to_pylist(), TOMORROW)
         assert not list((bench.root / ".orcapod/blobs/work").iterdir())

@@ -67,23 +67,18 @@ class Blob:
         return isinstance(value, (Blob, bytes, bytearray, memoryview, pathlib.PurePath)) or _is_array(value)
 
     @classmethod
-    def of(
-        cls, row: Mapping[str, Any], root_uri: str | None = None, storage_options: Mapping[str, str] | None = None
-    ) -> Blob:
-        """Open a large value from what a table holds of it.
+    def of(cls, row: Mapping[str, Any]) -> Blob:
+        """Return the handle of what a table holds of a large value.
+
+        One whose bytes do not lie in the table itself is opened by `BlobStore.open`, which knows the lake.
 
         Args:
             row: the struct, as a dict with `hash`, `size`, `media_type`, `path`, `data`.
-            root_uri: the lake, for values that do not lie in the table itself. storage_options: as deltalake takes them.
         """
         blob = cls(b"", row["media_type"])
         blob._data, blob._hash, blob._size = row["data"], bytes(row["hash"]), row["size"]
         if row["path"] is not None:
             blob._place = ("", row["path"])
-            if root_uri is not None:
-                from orcapod_dagster.core.blobs.store import BlobStore
-
-                BlobStore(root_uri, storage_options).bind([blob])
         return blob
 
     # ------------------------------------------------------------------ what it is
@@ -164,7 +159,7 @@ class Blob:
         if self._file is None and self._opener is None:
             raise OSError(
                 f"{self._name()} lies in a lake that is not known here, or not at the place of its hash. Open it with "
-                "Blob.of(row, root_uri)."
+                "BlobStore(root_uri).open(row)."
             )
         try:
             file: Any = self._opener() if self._opener is not None else open(self._file or "", "rb")  # noqa: SIM115  # the caller closes it
@@ -243,10 +238,10 @@ def stored(
     return blob
 
 
-def in_memory(data: bytes, media_type: str, digest: bytes | None = None) -> Blob:
+def in_memory(data: bytes, media_type: str) -> Blob:
     """Return the handle of a value that stays in memory, and later in its table."""
     blob = Blob(data, media_type)
-    blob._hash, blob._size = digest or digest_of(data), len(data)
+    blob._hash, blob._size = digest_of(data), len(data)
     return blob
 
 

@@ -61,6 +61,16 @@ class BlobStore:
         )
         self._local = folder is not None
 
+    def open(self, row: Mapping[str, Any]) -> Blob:
+        """Return the handle of a large value of this lake, from what one of its tables holds of it.
+
+        Args:
+            row: the struct, as a dict with `hash`, `size`, `media_type`, `path`, `data`.
+        """
+        blob = Blob.of(row)
+        self.bind([blob])
+        return blob
+
     def bind(self, handles: Iterable[Blob | None]) -> None:
         """Tell handles that came out of a table of this lake where their bytes lie.
 
