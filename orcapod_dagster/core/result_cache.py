@@ -319,9 +319,8 @@ def _newest_first(
         keys, stamps = keys.filter(mask), stamps.filter(mask)
     if len(keys) > 1 and pc.count_distinct(split_lanes(keys).a).as_py() < len(keys):
         order = pc.sort_indices(pa.table([stamps], names=["t"]), [("t", "descending")])
-        keys, positions = keys.take(order), _taken(positions, order)
-        newest = first_of_each(keys)
-        keys, positions = keys.filter(newest), positions.filter(newest)
+        newest = order.filter(first_of_each(keys.take(order)))
+        keys, positions = keys.take(newest), _taken(positions, newest)
     return Snapshot(keys, positions, source, all_keys)
 
 

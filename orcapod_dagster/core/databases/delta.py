@@ -132,7 +132,7 @@ def _index(uri: str, files: Sequence[str], *, durable: bool) -> None:
     """Write the key indexes of new files; whoever finds one missing makes it, so no error of this one counts."""
     folder = local_path(uri)
     for name in files if folder is not None else ():
-        with contextlib.suppress(OSError), pq.ParquetFile(f"{folder}/{name}") as file:
+        with contextlib.suppress(OSError), pq.ParquetFile(f"{folder}/{name}", page_checksum_verification=True) as file:
             if INPUT_HASH in file.schema_arrow.names:
                 read = partial(_input_hashes, file)
                 IndexedFile(uri, name, file.metadata.num_rows, INPUT_HASH, read).make(durable=durable)
