@@ -8,7 +8,9 @@ import tempfile
 import time
 import uuid
 from pathlib import Path
-from typing import Final, Self
+from typing import IO, Final, Self
+
+from orcapod_dagster.core.errors import ExecutorError
 
 _LOOK_SECONDS: Final = 1.0
 
@@ -27,19 +29,32 @@ class WorkerBudget:
     Args:
         total: workers that all members of this machine and user have together.
         folder: where the members' files lie; default one for all processes of this user.
+
+    Raises:
+        ExecutorError: that folder cannot be used.
     """
 
     def __init__(self, total: int, folder: Path | None = None) -> None:
         self._total = total
         self._folder = folder or Path(tempfile.gettempdir()) / f"orcapod-workers-{os.getuid()}"
-        self._folder.mkdir(mode=0o700, exist_ok=True)
         self._file = self._folder / uuid.uuid4().hex
+        try:
+            self._handle = self._locked()
+        except OSError as error:
+            raise ExecutorError(
+                f"{self._folder}, in which steps that run at once count one another, cannot be used: {error.strerror}. Remove it, make "
+                "room, or name another folder for temporary files (TMPDIR)."
+            ) from error
+        self._share, self._until = 1, 0.0
+
+    def _locked(self) -> IO[str]:
+        self._folder.mkdir(mode=0o700, exist_ok=True)
         # Locked before it has its name: a file that is not locked is taken for that of a process that is gone.
         unnamed = self._folder / f".{self._file.name}"
-        self._handle = unnamed.open("w")
-        fcntl.flock(self._handle, fcntl.LOCK_EX)
+        handle = unnamed.open("w")
+        fcntl.flock(handle, fcntl.LOCK_EX)
         unnamed.rename(self._file)
-        self._share, self._until = 1, 0.0
+        return handle
 
     def share(self) -> int:
         """Return how many workers this member may have; at least one, looked up again every second."""

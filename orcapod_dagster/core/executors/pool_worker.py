@@ -20,6 +20,10 @@ def serve(connection: Connection, lifeline: int, mark: int, function: bytes) -> 
         mark: a file of one int64 that the parent reads: how many rows of the task have begun.
         function: the user's function, pickled.
     """
+    # What the function forks must not answer in this process's place, nor hold its connection open when it is gone.
+    os.register_at_fork(after_in_child=connection.close)
+    for handle in (connection.fileno(), lifeline, mark):
+        os.set_inheritable(handle, False)
     threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
     begun = memoryview(mmap.mmap(mark, 8)).cast("q")
 
@@ -42,4 +46,7 @@ def serve(connection: Connection, lifeline: int, mark: int, function: bytes) -> 
 def _die_with_parent(lifeline: int) -> None:
     """End this process, and those that the function started, when the parent is gone, even if a row still runs."""
     os.read(lifeline, 1)
-    os.killpg(0, signal.SIGKILL)
+    # A function may have moved this process to another group, of which the others are not ours to end.
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)

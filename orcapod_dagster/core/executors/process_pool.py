@@ -148,8 +148,9 @@ class _Run(TaskRun):
         return self._budget.share()
 
     def _submit(self, piece: Piece) -> _Worker:
+        rows = self._dumps(piece.values())  # first, for values that cannot be pickled must leave no worker behind
         worker = self._idle.pop() if self._idle else _Worker(self._payload, self._lifeline[0])
-        worker.send(self._dumps(piece.values()), self._seconds)
+        worker.send(rows, self._seconds)
         return worker
 
     def _finished(self, running: Mapping[_Worker, Piece]) -> _Worker:
@@ -209,12 +210,19 @@ class _Worker:
         self.connection, theirs = Pipe()
         self.tasks = 0
         with theirs, tempfile.TemporaryFile() as shared:
-            shared.truncate(8)
+            # Written, not cut to size: on a full disk that is an error now, and not a signal when the memory is used.
+            shared.write(bytes(8))
+            shared.flush()
             self._mark = mmap.mmap(shared.fileno(), 8)
             handles = (theirs.fileno(), lifeline, shared.fileno())
             # A group of its own: Ctrl-C in a terminal is this process's to answer, and its end takes its children along.
             self._process = subprocess.Popen(  # noqa: S603  # this interpreter, with our own text
-                [sys.executable, "-c", _BOOT, *map(str, handles)], pass_fds=handles, process_group=0
+                # Without the current directory, whose modules would take the place of the standard library's.
+                [sys.executable, "-P", "-c", _BOOT, *map(str, handles)],
+                # A worker in the background that reads from the terminal would be stopped, for ever.
+                stdin=subprocess.DEVNULL,
+                pass_fds=handles,
+                process_group=0,
             )
         serve, function = payload
         with contextlib.suppress(OSError):  # it is dead already; whoever asks for an answer finds out
@@ -248,15 +256,23 @@ class _Worker:
         """End the process and its children, and return how it ended ("by signal SIGSEGV", "with exit code 3")."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()  # by itself, too: the function may have moved it to another group
         code = self._process.wait()
         self.connection.close()
-        return f"by signal {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+        return f"with exit code {code}" if code >= 0 else f"by signal {_signal_name(-code)}"
 
     def bury(self) -> str:
         """Do the same for a worker that hung up: its own end is waited for, briefly."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_LOOK_SECONDS)
         return self.end()
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return str(number)
 
 
 def _import_cloudpickle() -> Any:
