@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, QueryBuilder
 
-from orcapod_dagster import SkipPacket, packet_asset, packet_function_of, packet_resources
+from orcapod_dagster import SkipPacket, packet_asset, packet_function, packet_function_of, packet_resources
 from orcapod_dagster.core.errors import DefinitionError, InputError, PacketFailuresError
 
 ROWS = pa.table(
@@ -98,6 +98,63 @@ def test_first_run_computes_second_does_not(lake: Lake) -> None:
     assert lake.counts(second, "to_celsius") == (3, 3, 0, 0, 0)
     assert DeltaTable(str(lake.root / "to_celsius")).version() == version
     assert lake.metadata(second, "to_celsius")["orcapod/unchanged"] is True
+
+
+@pytest.mark.parametrize("change", ["restored", "updated"])
+def test_a_table_that_others_changed_is_written_anew(lake: Lake, change: str) -> None:
+    """After another engine restored an older version or changed values, the next run has nothing to compute, and writes."""
+
+    def make(by: int) -> dg.AssetsDefinition:
+        def shifted(fahrenheit: float | None, by: int) -> float | None:
+            return None if fahrenheit is None else fahrenheit + by
+
+        return packet_asset(
+            shifted, inputs="readings", tag_columns=["reading_id"], output_keys=["y"], params={"by": by}
+        )
+
+    readings = make_upstream(lambda: ROWS)
+    for by in (1, 2):
+        lake.run(readings, make(by))
+    table = DeltaTable(str(lake.root / "shifted"))
+    if change == "restored":
+        table.restore(1)
+    else:
+        table.update(updates={"y": "y + 1"}, predicate="reading_id = 1")
+    assert lake.table("shifted").sort_by("reading_id")["y"].to_pylist() != [34.0, 214.0, None]
+    assert lake.counts(lake.run(readings, make(2)), "shifted") == (3, 3, 0, 0, 0)
+    assert lake.table("shifted").sort_by("reading_id")["y"].to_pylist() == [34.0, 214.0, None]
+
+
+def test_a_partition_that_a_run_of_several_wrote_since_is_written_anew(lake: Lake) -> None:
+    """A partition keeps nothing of another code's results, though a run of several partitions brought them in between."""
+    partitions = dg.StaticPartitionsDefinition(["a", "b"])
+    options: dict[str, Any] = {"partitions_def": partitions, "metadata": {"partition_expr": "site"}}
+    rows = pa.table({"site": ["a", "b"], "x": [1, 2]})
+
+    @dg.asset(io_manager_key="packet_io_manager", backfill_policy=dg.BackfillPolicy.single_run(), **options)
+    def sites(context) -> pa.Table:  # type: ignore[no-untyped-def]  # noqa: ANN001  # Dagster takes no string here
+        return rows.slice(0, len(context.partition_keys))
+
+    def one(x: int) -> int:
+        return x + 100
+
+    def other(x: int) -> int:
+        return x + 200
+
+    def run(function: Callable[[int], int], last: str) -> list[int]:
+        asset = packet_asset(
+            packet_function(output_keys=["y"], function_name="of_site")(function), name="of_site", inputs="sites",
+            tag_columns=["site"], match="content", backfill_policy=dg.BackfillPolicy.single_run(), **options,
+        )  # fmt: skip
+        tags = {"dagster/asset_partition_range_start": "a", "dagster/asset_partition_range_end": last}
+        lake.run(sites, asset, tags=tags)
+        return lake.table("of_site").sort_by("site")["y"].to_pylist()
+
+    run(one, "a")
+    run(other, "b")
+    run(one, "a")
+    assert run(other, "b") == [201, 202]
+    assert run(one, "a") == [101, 202]
 
 
 def test_only_new_rows_are_computed_and_gone_rows_leave(lake: Lake) -> None:
