@@ -132,7 +132,7 @@ def test_a_partition_that_a_run_of_several_wrote_since_is_written_anew(lake: Lak
     rows = pa.table({"site": ["a", "b"], "x": [1, 2]})
 
     @dg.asset(io_manager_key="packet_io_manager", backfill_policy=dg.BackfillPolicy.single_run(), **options)
-    def sites(context) -> pa.Table:  # type: ignore[no-untyped-def]  # noqa: ANN001  # Dagster takes no string here
+    def sites(context) -> pa.Table:  # type: ignore[no-untyped-def]  # Dagster takes no string here
         return rows.slice(0, len(context.partition_keys))
 
     def one(x: int) -> int:

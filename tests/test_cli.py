@@ -79,6 +79,34 @@ def test_results_are_compacted_as_runs_compact_them(lake: Path, capsys: pytest.C
     assert groups == {".orcapod/results/f": 3, "plain": 1}
 
 
+@pytest.mark.parametrize("spelling", ["team/readings", "team/readings/", "/team//readings", "./team/readings"])
+def test_a_table_is_named_as_its_folder(lake: Path, spelling: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every command knows the table by its folder, whatever slashes stand around it."""
+    for command, more in (("inspect", ()), ("verify", ()), ("clean", ("--older-than", "0s", "--nothing-runs"))):
+        assert run(command, lake, "--table", spelling, *more) == 0
+        assert "\nteam/readings  " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["inspect", "verify", "compact", "clean"])
+@pytest.mark.parametrize("table", ["../other", "team/../../other", "..", "/"])
+def test_a_table_outside_of_the_root_is_refused(
+    lake: Path, tmp_path: Path, command: str, table: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No command looks at, or changes, what lies beside the root."""
+    for _ in range(3):
+        delta.append(str(tmp_path / "other"), ROWS.to_reader)
+    before = sorted(tmp_path.rglob("*"))
+    assert run(command, lake, "--table", table) == 2
+    assert "names no folder below the root" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_clean_of_a_table_that_is_not_there(lake: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A table that is misspelt is told, not taken for one that has nothing to remove."""
+    assert run("clean", lake, "--table", "reading") == 2
+    assert "has no table in the folder 'reading'" in capsys.readouterr().err
+
+
 def test_clean_refuses_ages_below_a_day(lake: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An age that could hurt a run needs `--nothing-runs`; with it, superseded versions go at once."""
     assert run("clean", lake, "--older-than", "12h") == 2

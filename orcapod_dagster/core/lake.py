@@ -15,7 +15,7 @@ from pyarrow import fs
 
 from orcapod_dagster.core import delta
 from orcapod_dagster.core.delta_files import filesystem_of
-from orcapod_dagster.core.errors import StorageError
+from orcapod_dagster.core.errors import LakeError, StorageError
 from orcapod_dagster.core.paths import LOG_FOLDER, RESULTS_FOLDER, local_path, refuse_strange_folder
 from orcapod_dagster.core.storage_types import from_storage
 
@@ -96,6 +96,18 @@ def _commit(version: int, written: dt.datetime | None, text: bytes) -> Commit:
     said = dt.datetime.fromtimestamp(info.get("timestamp", 0) / 1000, dt.UTC)
     at = said if written is None else max(said, written.astimezone(dt.UTC))
     return Commit(version, at, info, tuple(files["add"]), tuple(files["remove"]))
+
+
+def folder_name(given: str) -> str:
+    """Return the folder of a table, relative to the root, as `Folder.name` has it; `./a//b/` is `a/b`.
+
+    Raises:
+        LakeError: it leads elsewhere than down.
+    """
+    parts = [part for part in given.split("/") if part not in ("", ".")]
+    if not parts or ".." in parts:
+        raise LakeError(f"{given!r} names no folder below the root. Name a table as `inspect` lists it.")
+    return "/".join(parts)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from orcapod_dagster.core.cleanup.files import find_litter
 from orcapod_dagster.core.columns import RECORD_ID
 from orcapod_dagster.core.errors import LakeError
 from orcapod_dagster.core.hashing import value_lanes
-from orcapod_dagster.core.lake import RESULTS, Folder, Lake, sizes_of
+from orcapod_dagster.core.lake import RESULTS, Folder, Lake, folder_name, sizes_of
 from orcapod_dagster.core.paths import RESULTS_FOLDER
 from orcapod_dagster.core.sources import DeltaSource
 from orcapod_dagster.core.standing_rows import check_rows, standing_rows
@@ -83,11 +83,11 @@ def verify(
         table: only the table in this folder, relative to the root.
 
     Raises:
-        StorageError: the root cannot be listed.
+        LakeError: `table` leads out of the root. StorageError: the root cannot be listed.
     """
     lake = Lake(root_uri, storage_options)
     blobs = cache(lambda: BlobCheck(BlobStore(root_uri, storage_options)))
-    for folder in lake.folders() if table is None else [lake.folder(table.strip("/"))]:
+    for folder in lake.folders() if table is None else [lake.folder(folder_name(table))]:
         yield _strange(lake, folder) or _Check(lake, folder, blobs).run(read_all=read_all)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from orcapod_dagster.core.errors import LakeError
-from orcapod_dagster.core.lake import Lake
+from orcapod_dagster.core.lake import Lake, folder_name
 
 Keep = Literal["all", "current-code", "used"]
 """Which results stay: all; those that an asset table uses, and all of code that one uses; those that one uses."""
@@ -28,7 +28,7 @@ class CleanSettings:
         nothing_runs: nobody writes or reads now, so that the ages may be less than a day.
 
     Raises:
-        LakeError: an age below a day, while something may run.
+        LakeError: an age below a day, while something may run; or a table that leads out of the root.
     """
 
     older_than: dt.timedelta = dt.timedelta(days=7)
@@ -40,6 +40,8 @@ class CleanSettings:
     now: dt.datetime = field(default_factory=lambda: dt.datetime.now(dt.UTC))
 
     def __post_init__(self) -> None:
+        if self.table is not None:
+            object.__setattr__(self, "table", folder_name(self.table))
         shortest = min(self.older_than, self.results_older_than)
         if shortest < DAY and not self.nothing_runs:
             raise LakeError(

@@ -10,6 +10,7 @@ from orcapod_dagster.core.cleanup.blobs import find_blobs
 from orcapod_dagster.core.cleanup.files import find_files
 from orcapod_dagster.core.cleanup.logs import find_log_entries
 from orcapod_dagster.core.cleanup.results import find_results
+from orcapod_dagster.core.errors import LakeError
 from orcapod_dagster.core.lake import Lake
 
 KINDS: Final[tuple[Kind, ...]] = (find_results, find_files, find_log_entries, find_blobs)
@@ -29,8 +30,10 @@ def clean(lake: Lake, settings: CleanSettings, *, dry_run: bool = True) -> Itera
         dry_run: only find.
 
     Raises:
-        StorageError: the storage refused.
+        LakeError: there is no such table. StorageError: the storage refused.
     """
+    if settings.table is not None and settings.table not in {folder.name for folder in lake.folders()}:
+        raise LakeError(f"{lake.root_uri} has no table in the folder {settings.table!r}. `inspect` lists its tables.")
     for kind in KINDS:
         for found in kind(lake, settings):
             if not dry_run:
