@@ -14,7 +14,7 @@ from deltalake import DeltaTable
 from pydantic import Field
 
 from orcapod_dagster.core import delta
-from orcapod_dagster.core.asset_write import DATA_VERSION, PART, AssetWrite
+from orcapod_dagster.core.asset_write import COLUMNS, DATA_VERSION, PART, TAGS, AssetWrite
 from orcapod_dagster.core.compaction import COMPACTED, MANY_FILES, compact
 from orcapod_dagster.core.errors import InputError, OrcapodError, PartitionError, TableNotFoundError
 from orcapod_dagster.core.paths import join_uri, results_root
@@ -125,9 +125,11 @@ class DeltaLakeIOManager(dg.ConfigurableIOManager):
         )  # fmt: skip
 
     def _append(self, context: dg.OutputContext, write: AssetWrite, uri: str) -> delta.WriteResult:
+        # These would speak of the whole table, of which the rows are a part only.
+        said = {key: value for key, value in write.custom_metadata.items() if key not in (PART, COLUMNS, TAGS)}
         result = delta.append(
             uri, write.open_reader, storage_options=self.storage_options, properties=write.properties,
-            custom_metadata=write.custom_metadata, plain_columns=write.plain_columns, commit_id=_commit_id(context),
+            custom_metadata=said, plain_columns=write.plain_columns, commit_id=_commit_id(context),
         )  # fmt: skip
         try:
             compact(uri, self.storage_options, at_least=MANY_FILES, plain_columns=write.plain_columns)

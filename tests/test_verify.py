@@ -252,6 +252,40 @@ def test_rows_that_somebody_else_changed_are_found(lake: Path) -> None:
     assert "materialize the asset again" in found.do
 
 
+def ordinary(rows: pa.Table) -> dg.AssetsDefinition:
+    @dg.asset
+    def numbers() -> pa.Table:
+        return rows
+
+    return numbers
+
+
+def test_rows_that_were_added_are_no_damage(tmp_path: Path) -> None:
+    """A packet asset that appends is whole, however many runs added rows to its table."""
+
+    def square(x: int) -> int:
+        return x * x
+
+    for start in (0, 10, 20):
+        numbers = ordinary(pa.table({"id": list(range(start, start + 10)), "x": list(range(10))}))
+
+        asset = packet_asset(
+            square, inputs="numbers", tag_columns=["id"], output_keys=["y"], metadata={"orcapod/write_mode": "append"}
+        )
+        with dg.DagsterInstance.ephemeral() as instance:
+            resources = packet_resources(str(tmp_path / "lake"), as_default=True)
+            dg.materialize([numbers, asset], instance=instance, resources=resources)
+    assert {one.table: one.rows for one in verify(str(tmp_path / "lake"))}["square"] == 30
+    assert findings(tmp_path / "lake", read_all=True) == []
+
+
+def test_a_table_without_its_log_is_damaged(lake: Path) -> None:
+    """Data files without a log are no table that was just created; the way back is told."""
+    shutil.rmtree(lake / "square/_delta_log")
+    (report,) = verify(str(lake), table="square")
+    assert [("but no log" in one.what, one.harmless) for one in report.findings] == [(True, False)]
+
+
 def test_a_tag_that_stands_twice_is_found(lake: Path) -> None:
     """A row that stands twice in a packet asset's table is named with its tag columns, without reading every value."""
     uri = str(lake / "square")

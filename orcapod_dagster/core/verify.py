@@ -28,7 +28,7 @@ from orcapod_dagster.core.columns import RECORD_ID
 from orcapod_dagster.core.errors import LakeError
 from orcapod_dagster.core.hashing import value_lanes
 from orcapod_dagster.core.lake import RESULTS, Folder, Lake, folder_name, sizes_of
-from orcapod_dagster.core.paths import RESULTS_FOLDER
+from orcapod_dagster.core.paths import LOG_FOLDER, RESULTS_FOLDER
 from orcapod_dagster.core.sources import DeltaSource
 from orcapod_dagster.core.standing_rows import check_rows, standing_rows
 
@@ -118,13 +118,8 @@ class _Check:
         except LakeError as error:
             self._say(f"cannot be opened: {error}", "Mend what the message names, or restore the log from a copy.")
             return TableReport(name, None, 0, 0, 0, tuple(self._findings))
-        if table is None and not self._folder.files:
-            self._say("is not there", "Materialize the asset first.", harmless=True)
-            return TableReport(name, None, 0, 0, 0, tuple(self._findings))
         if table is None:
-            self._say(
-                "was created, but has no first commit", "Nothing: the next write goes on from there.", harmless=True
-            )
+            self._say_absent()
             return TableReport(name, None, 0, 0, 0, tuple(self._findings))
         # Listed anew, for the table may have been written since.
         self._folder = self._lake.folder(name)
@@ -140,6 +135,21 @@ class _Check:
         self._guarded(lambda: self._check_litter(table))
         rows, size = sum(rows or 0 for rows, _ in live.values()), sum(size for _, size in live.values())
         return TableReport(name, table.version(), rows, len(live), size, tuple(self._findings))
+
+    def _say_absent(self) -> None:
+        """Tell a table that never was from one that is new, and from one that is lost."""
+        files = self._folder.files
+        data = sum(path.endswith(".parquet") and not path.startswith(f"{LOG_FOLDER}/") for path in files)
+        created = any(path.startswith(f"{LOG_FOLDER}/") and path.endswith(".json") for path in files)
+        lost = bool(data) and not created
+        if created:
+            what, do = "was created, but has no first commit", "Nothing: the next write goes on from there."
+        elif lost:
+            what = f"has {data} data files, but no log: its first write was killed, or its log was lost"
+            do = "Put _delta_log back from a copy. If there never was one, the next run of the asset writes the table."
+        else:
+            what, do = "is not there", "Materialize the asset first."
+        self._say(what, do, harmless=not lost)
 
     def _say(self, what: str, do: str, *, harmless: bool = False) -> None:
         self._findings.append(Finding(self._folder.name, what, do, harmless))
