@@ -407,6 +407,7 @@ class Write:
         """Another process may try this very write, so before each try it is looked up whether that has succeeded."""
         self._check: Callable[[pa.RecordBatch], None] | None = None
         self._suffix = ""
+        self._stood_on: int | None = None
         self._table: DeltaTable | None = None
         self._mark: tuple[int, int] | None = None
 
@@ -453,6 +454,8 @@ class Write:
         while True:
             tries += 1
             table = self._table = self._newest()
+            if self._stood_on is None:
+                self._stood_on = table.version()
             version = self.committed_version(table) if self.once else None
             if version is not None:
                 remove_files(self.uri, adds, self.options)
@@ -543,8 +546,10 @@ class Write:
         table = table or _open_any(self.uri, self.options)
         if table is None:
             return None
+        # All that came since the first try are looked at, for a writer may have stood still meanwhile: its files would be removed.
+        since = 0 if self._stood_on is None else table.version() - self._stood_on
         with reading(self.uri):
-            found = [e for e in table.history(_LOOK_BACK) if e.get(COMMIT_ID) == self.metadata[COMMIT_ID]]
+            found = [e for e in table.history(max(_LOOK_BACK, since)) if e.get(COMMIT_ID) == self.metadata[COMMIT_ID]]
         return int(found[0]["version"]) if found else None
 
     def superseded(self, table: DeltaTable, where: Predicate | None) -> Superseded:

@@ -580,3 +580,20 @@ def test_a_writer_whose_time_is_over_tries_again(tmp_path: Path, monkeypatch: py
     table = delta.open_table(uri)
     assert table is not None
     assert sorted(table.to_pyarrow_table()["x"].to_pylist()) == [1, 2, 3]
+
+
+def test_a_commit_is_found_behind_many_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error after a commit that happened, told when 60 others had committed since, loses no row and repeats none."""
+    append(tmp_path / "t", make_table(site=["a"], value=[0]))
+    tried = delta.Write._try
+
+    def late(write: delta.Write, table: Any, actions: list[Any]) -> None:
+        tried(write, table, actions)
+        monkeypatch.setattr(delta.Write, "_try", tried)
+        for value in range(2, 62):
+            append(tmp_path / "t", make_table(site=["a"], value=[value]))
+        raise OSError("the answer was late")
+
+    monkeypatch.setattr(delta.Write, "_try", late)
+    append(tmp_path / "t", make_table(site=["a"], value=[1]))
+    assert sorted(read(tmp_path / "t")["value"].to_pylist()) == list(range(62))
