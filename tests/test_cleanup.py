@@ -433,6 +433,28 @@ def test_old_log_entries_go_once_a_checkpoint_holds_them(tmp_path: Path) -> None
     assert list(clean(lake, CleanSettings())) == []
 
 
+def test_a_checkpoint_is_on_the_disk_before_the_commits_it_holds_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint that clean-up makes is forced to the disk while every commit is still there."""
+    uri = str(tmp_path / "t")
+    for number in range(3):
+        delta.append(uri, pa.table({"n": [number]}).to_reader)
+    log, sync = Path(uri, "_delta_log"), os.fsync
+    for path in log.iterdir():
+        os.utime(path, (LONG_AGO, LONG_AGO))
+    commits_at_sync: dict[int, int] = {}
+
+    def spy(handle: int) -> None:
+        commits_at_sync[os.fstat(handle).st_ino] = len(list(log.glob("*.json")))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", spy)
+    list(clean(Lake(str(tmp_path)), CleanSettings(), dry_run=False))
+    assert len(list(log.glob("*.json"))) == 1
+    assert [commits_at_sync.get(path.stat().st_ino) for path in (log / f"{3:020}.checkpoint.parquet", log)] == [4, 4]
+
+
 # ---------------------------------------------------------------------------- real processes
 
 RUN = textwrap.dedent(

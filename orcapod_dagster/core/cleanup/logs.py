@@ -11,6 +11,7 @@ from deltalake import DeltaTable
 
 from orcapod_dagster.core import delta
 from orcapod_dagster.core.cleanup.base import CleanSettings, Removable
+from orcapod_dagster.core.delta_log import sync_log
 from orcapod_dagster.core.errors import LakeError
 from orcapod_dagster.core.lake import Folder, Lake
 from orcapod_dagster.core.paths import LOG_FOLDER
@@ -55,6 +56,8 @@ def _of_table(folder: Folder, table: DeltaTable, settings: CleanSettings) -> Ite
         with delta.reading(folder.uri):
             if all_expired and table.version() not in held:
                 table.create_checkpoint()
+                # On the disk before what it stands for goes: after a power loss the table could not be opened else.
+                sync_log(folder.uri, table.version())
             table.cleanup_metadata()
 
     why = f"older than {retention.days} days, and a checkpoint holds what they say"
