@@ -279,6 +279,23 @@ def test_rows_that_were_added_are_no_damage(tmp_path: Path) -> None:
     assert findings(tmp_path / "lake", read_all=True) == []
 
 
+def test_a_log_whose_first_commits_are_gone_is_damaged(tmp_path: Path) -> None:
+    """Deltalake opens a log that begins in the middle where a later commit says the schema, without the rows before it."""
+    from deltalake import DeltaTable
+
+    uri = str(tmp_path / "lake/t")
+    for number in range(3):
+        delta.append(uri, pa.table({"n": [number]}).to_reader)
+    DeltaTable(uri).restore(2)  # its commit says protocol and schema
+    delta.append(uri, pa.table({"n": [3]}).to_reader)
+    assert findings(tmp_path / "lake", read_all=True) == []
+    for number in (0, 1):
+        Path(uri, f"_delta_log/{number:020}.json").unlink()
+    assert sorted(DeltaTable(uri).to_pyarrow_table()["n"].to_pylist()) == [1, 3]
+    (found,) = findings(tmp_path / "lake")
+    assert (found.what, found.harmless) == ("the log lacks commit 0, and no checkpoint holds it", False)
+
+
 def test_a_table_without_its_log_is_damaged(lake: Path) -> None:
     """Data files without a log are no table that was just created; the way back is told."""
     shutil.rmtree(lake / "square/_delta_log")

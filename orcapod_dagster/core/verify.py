@@ -8,6 +8,7 @@ that their commit says.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -38,6 +39,10 @@ _REPAIR: Final = (
 )
 _MEND: Final = f"{_REPAIR}then materialize the asset, or its partitions, again: results are kept."
 _MEND_RESULTS: Final = f"{_REPAIR}the next run computes its results again."
+_RESTORE_LOG: Final = (
+    "Its rows may be missing. Put it back from a copy; without one, remove the table, and materialize the asset again."
+)
+_LOGGED: Final = re.compile(rf"^{LOG_FOLDER}/(\d{{20}})\.(json$|checkpoint\.)")
 _WRITE_ANEW: Final = (
     "Something else than its asset wrote to this table, or changed its files. Remove the table (its data files and its "
     "_delta_log, not the folders of other assets in it), and materialize the asset again: results are kept."
@@ -123,6 +128,7 @@ class _Check:
             return TableReport(name, None, 0, 0, 0, tuple(self._findings))
         # Listed anew, for the table may have been written since.
         self._folder = self._lake.folder(name)
+        self._check_log(table)
         live = sizes_of(table)
         for path, (rows, size) in live.items():
             self._check_file(path, rows, size)
@@ -161,6 +167,15 @@ class _Check:
             said = f"cannot be read: {error}"
             if all(finding.what != said for finding in self._findings):
                 self._say(said, self._mend)
+
+    def _check_log(self, table: DeltaTable) -> None:
+        """Check that each commit since the newest checkpoint is there; deltalake misses none before the first that it finds."""
+        found = [match for path in self._folder.files if (match := _LOGGED.match(path))]
+        start = max((int(one[1]) for one in found if one[2] != "json"), default=-1)
+        commits = {int(one[1]) for one in found if one[2] == "json"}
+        missing = [number for number in range(start + 1, table.version() + 1) if number not in commits]
+        if missing:
+            self._say(f"the log lacks commit {missing[0]}, and no checkpoint holds it", _RESTORE_LOG)
 
     def _check_file(self, path: str, rows: int | None, size: int) -> None:
         entry = self._folder.files.get(path)
