@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self, runtime_checkable
 
-from orcapod_dagster.core.executors.slices import SliceFailure
+from orcapod_dagster.core.executors.slices import SliceFailure, call_in_thread
 from orcapod_dagster.core.types import Schema
 
 
@@ -152,7 +152,7 @@ class PythonFunctionExecutorProtocol(PacketFunctionExecutorProtocol, Protocol):
 
 
 class PythonFunctionExecutorBase(ABC):
-    """Base class of executors; subclass it to bring your own."""
+    """Base class of executors; subclass it to bring your own, with `run_rows` and what it says of itself."""
 
     executor_type_id: str = ""
     supports_concurrent_execution: bool = False
@@ -176,7 +176,6 @@ class PythonFunctionExecutorBase(ABC):
             raise TypeError(f"executor {self.executor_type_id!r} has no options; got {sorted(opts)}. Leave them out.")
         return type(self)()
 
-    @abstractmethod
     def execute_callable(
         self,
         fn: Callable[..., Any],
@@ -185,9 +184,16 @@ class PythonFunctionExecutorBase(ABC):
         *,
         logger: logging.Logger | None = None,
     ) -> Any:
-        """Call `fn(**kwargs)` where this executor runs things; the user's exception is raised unchanged."""
+        """Call `fn(**kwargs)` where this executor runs things; the user's exception is raised unchanged.
 
-    @abstractmethod
+        By default one row of `run_rows`.
+        """
+        batch = RowBatch((), {name: [value] for name, value in kwargs.items()}, 0, 1)
+        (result,) = self.run_rows(fn, [batch], executor_options=executor_options)
+        for failure in result.failures:
+            raise failure.error
+        return result.outputs[0]
+
     async def async_execute_callable(
         self,
         fn: Callable[..., Any],
@@ -196,7 +202,8 @@ class PythonFunctionExecutorBase(ABC):
         *,
         logger: logging.Logger | None = None,
     ) -> Any:
-        """As `execute_callable`, without blocking the running event loop."""
+        """As `execute_callable`, without blocking the running event loop: by default it is waited for in a thread."""
+        return await call_in_thread(lambda: self.execute_callable(fn, kwargs, executor_options, logger=logger))
 
     @abstractmethod
     def get_executor_data(self) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import logging
 import mmap
 import os
 import signal
@@ -75,32 +74,6 @@ class ProcessPoolExecutor(PythonFunctionExecutorBase):
     def get_executor_data_schema(self) -> Schema:
         """Return the schema of `get_executor_data`."""
         return Schema({"executor_type": str, "max_workers": int})
-
-    def execute_callable(
-        self,
-        fn: Callable[..., Any],
-        kwargs: Mapping[str, Any],
-        executor_options: Mapping[str, Any] | None = None,
-        *,
-        logger: logging.Logger | None = None,
-    ) -> Any:
-        """Run one call in a worker of its own."""
-        batch = RowBatch((), {name: [value] for name, value in kwargs.items()}, 0, 1)
-        (result,) = self.run_rows(fn, [batch], executor_options=executor_options)
-        for failure in result.failures:
-            raise failure.error
-        return result.outputs[0]
-
-    async def async_execute_callable(
-        self,
-        fn: Callable[..., Any],
-        kwargs: Mapping[str, Any],
-        executor_options: Mapping[str, Any] | None = None,
-        *,
-        logger: logging.Logger | None = None,
-    ) -> Any:
-        """Run one call in a worker of its own, waiting for it in a thread."""
-        return await slices.call_in_thread(lambda: self.execute_callable(fn, kwargs, executor_options, logger=logger))
 
     def run_rows(
         self,

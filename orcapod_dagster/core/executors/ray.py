@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import logging
 import os
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
@@ -76,32 +75,6 @@ class RayExecutor(PythonFunctionExecutorBase):
     def get_executor_data_schema(self) -> Schema:
         """Return the schema of `get_executor_data`."""
         return Schema({"executor_type": str, "ray_address": str, "remote_opts": dict, "runtime_env": bool})
-
-    def execute_callable(
-        self,
-        fn: Callable[..., Any],
-        kwargs: Mapping[str, Any],
-        executor_options: Mapping[str, Any] | None = None,
-        *,
-        logger: logging.Logger | None = None,
-    ) -> Any:
-        """Run one call as one task."""
-        batch = RowBatch((), {name: [value] for name, value in kwargs.items()}, 0, 1)
-        (result,) = self.run_rows(fn, [batch], executor_options=executor_options)
-        for failure in result.failures:
-            raise failure.error
-        return result.outputs[0]
-
-    async def async_execute_callable(
-        self,
-        fn: Callable[..., Any],
-        kwargs: Mapping[str, Any],
-        executor_options: Mapping[str, Any] | None = None,
-        *,
-        logger: logging.Logger | None = None,
-    ) -> Any:
-        """Run one call as one task, waiting for it in a thread."""
-        return await slices.call_in_thread(lambda: self.execute_callable(fn, kwargs, executor_options, logger=logger))
 
     def run_rows(
         self,
