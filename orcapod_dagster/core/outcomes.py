@@ -83,6 +83,7 @@ class OutcomeLog:
         batch = pa.RecordBatch.from_arrays([*arrays, *shared, pa.repeat(PACKET_METHOD, rows)], schema=OUTCOME_SCHEMA)
         self.database.append(self.path, pa.Table.from_batches([batch]).to_reader)
         self.database.flush()
+        self.database.keep_quick(self.path)
 
     def latest(self, constraints: dict[str, str], hashes: pa.Array) -> tuple[pa.Array, pa.Array]:
         """Return input hashes (`fixed_size_binary[16]`) and states of outcomes that fulfil the constraints, newest first.

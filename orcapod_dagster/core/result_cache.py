@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -28,13 +27,12 @@ from orcapod_dagster.core.contexts import (
 from orcapod_dagster.core.converter import UTC_TIMESTAMP
 from orcapod_dagster.core.databases.base import ArrowDatabase
 from orcapod_dagster.core.datagrams import Datagram, Packet, new_record_ids
-from orcapod_dagster.core.errors import InputError, OrcapodError, StorageError
+from orcapod_dagster.core.errors import InputError, OrcapodError
 from orcapod_dagster.core.files import FileMemory, FileReader, Looks
 from orcapod_dagster.core.hashing import HASH_TYPE, PACKET_METHOD, hash_rows, split_lanes
 from orcapod_dagster.core.packet_function import PacketFunctionWrapper
 from orcapod_dagster.core.sources import TableSource
 
-_log = logging.getLogger(__name__)
 MatchPolicy = Literal["version", "signature", "content"]
 """Which stored result counts as the same computation: by uri, and signature hash, and content hash."""
 
@@ -260,14 +258,7 @@ class ResultCache:
 
     def compact(self) -> None:
         """Bring the records of many small stores together, so that they are quick to read; a storage that refuses is no error."""
-        try:
-            self.database.compact(self.record_path)
-        except StorageError:
-            _log.warning(
-                "The results %s could not be compacted; reading them stays slow.",
-                "/".join(self.record_path),
-                exc_info=True,
-            )
+        self.database.keep_quick(self.record_path)
 
     def flush(self) -> None:
         """Make everything stored so far durable."""

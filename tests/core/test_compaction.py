@@ -11,8 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from orcapod_dagster.core import DeltaTableDatabase, InMemoryArrowDatabase, compaction, delta
+from orcapod_dagster.core import DeltaTableDatabase, InMemoryArrowDatabase, compaction, databases, delta
 from orcapod_dagster.core.compaction import MANY_FILES, compact, small_files
+from orcapod_dagster.core.contexts import VARIATION_SCHEMA, Context
+from orcapod_dagster.core.datagrams import Datagram
+from orcapod_dagster.core.execution_data import EXECUTION_DATA_SCHEMA
+from orcapod_dagster.core.files.memory import DIGEST_BYTES, RECORD_PATH, STATE_BYTES, FileMemory
+from orcapod_dagster.core.hashing import HASH_TYPE
+from orcapod_dagster.core.outcomes import Outcome, OutcomeLog
 from orcapod_dagster.core.sources import DeltaSource
 
 
@@ -156,3 +162,27 @@ def test_compaction_in_memory_is_no_change() -> None:
     assert source.num_rows == 6
     database.append(("f",), part(3).to_reader)
     assert database.state(("f",)) != before
+
+
+def test_failures_and_digests_of_files_are_brought_together_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every run with a failure, or with a new file, adds a data file; all rows stay in few, the latest failure being the latest."""
+    monkeypatch.setattr(databases.delta, "MANY_FILES", 4)
+    database = DeltaTableDatabase(str(tmp_path), durable=False)
+    log, memory = OutcomeLog(database, ("o",)), FileMemory(database)
+    variation = {"function_name": "f", "function_signature_hash": "s", "function_content_hash": "c", "git_hash": "g"}
+    execution = {"executor_type": "local", "executor_info": {}, "python_version": "3", "extra_info": {}}
+    context = Context.of(Datagram(variation, VARIATION_SCHEMA), Datagram(execution, EXECUTION_DATA_SCHEMA))
+    key = pa.array([b"k" * 16], HASH_TYPE)
+    states = [bytes([run]) * STATE_BYTES for run in range(20)]
+    for run, state in enumerate(states):
+        log.store(key, [Outcome(0, "FAILED" if run % 2 else "SKIPPED", "E", str(run), "", 0.0)], context)
+        memory.remember(state, bytes([run]) * DIGEST_BYTES)
+        memory.flush()
+    for path in (log.path, RECORD_PATH):
+        source = database.source(path)
+        assert source is not None
+        assert (source.num_rows, files(database.uri(path)) < 8) == (20, True)
+    assert log.latest({}, key)[1].to_pylist() == ["FAILED", "SKIPPED"] * 10
+    assert FileMemory(database).recall(states) == {state: bytes([state[0]]) * DIGEST_BYTES for state in states}

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 
+from orcapod_dagster.core.errors import StorageError
 from orcapod_dagster.core.sources import TableSource
+
+_log = logging.getLogger(__name__)
 
 
 class ArrowDatabase(ABC):
@@ -41,6 +45,15 @@ class ArrowDatabase(ABC):
     @abstractmethod
     def compact(self, path: Sequence[str]) -> None:
         """Bring what many small appends left behind into a form that is quick to read; no record changes."""
+
+    def keep_quick(self, path: Sequence[str]) -> None:
+        """Compact after an append; a storage that refuses is no error, for the records are there."""
+        try:
+            self.compact(path)
+        except StorageError:
+            _log.warning(
+                "The records %s could not be compacted; reading them stays slow.", "/".join(path), exc_info=True
+            )
 
     def lookup(
         self, path: Sequence[str], column: str, keys: pa.Array, columns: Sequence[str] | None = None

@@ -74,3 +74,4 @@ class FileMemory:
         self._database.append(RECORD_PATH, table.to_reader)
         self._database.flush()
         self._fresh = {}
+        self._database.keep_quick(RECORD_PATH)
