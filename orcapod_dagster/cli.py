@@ -152,13 +152,13 @@ def _reports(chosen: Any, *, read_all: bool = False) -> Iterable[TableReport]:
     reports = verify(chosen.root_uri, _options(chosen), read_all=read_all, table=chosen.table)
     if chosen.command != "compact":
         reports = list(reports)  # so that a lake that cannot be listed shows no table head
-        _say(f"{'table':60s} {'version':>8s} {'rows':>14s} {'files':>7s} {'MB':>10s}")
+        _say(f"{'version':>8s} {'rows':>14s} {'files':>7s} {'MB':>10s}  table")
     return reports
 
 
 def _line(one: TableReport) -> str:
     version = "-" if one.version is None else str(one.version)
-    return f"{one.table:60s} {version:>8s} {one.rows:14,d} {one.files:7,d} {one.bytes / 1e6:10.2f}"
+    return f"{version:>8s} {one.rows:14,d} {one.files:7,d} {one.bytes / 1e6:10.2f}  {one.table}"
 
 
 # ---------------------------------------------------------------------------- cleaning, exporting
@@ -175,14 +175,14 @@ def _clean(chosen: Any) -> int:
         nothing_runs=chosen.nothing_runs,
     )
     lake.folders()  # a root that cannot be listed is told before the head of the table
-    _say(f"{'table':60s} {'what':24s} {'rows':>14s} {'files':>7s} {'MB':>10s}  why")
+    _say(f"{'what':24s} {'rows':>14s} {'files':>7s} {'MB':>10s}  table: why")
     problems = 0
     found: list[Removable] = []
     for one in clean(lake, settings, dry_run=not chosen.yes):
         problems += one.problem
         if not one.problem:
             found.append(one)
-        _say(f"{one.table:60s} {one.what:24s} {one.rows:14,d} {one.files:7,d} {one.bytes / 1e6:10.2f}  {one.why}")
+        _say(f"{one.what:24s} {one.rows:14,d} {one.files:7,d} {one.bytes / 1e6:10.2f}  {one.table}: {one.why}")
     if chosen.table:
         _say("Large values are left alone: only all tables together tell which are used. Leave out --table.")
     size = sum(one.bytes for one in found) / 1e6
