@@ -98,12 +98,12 @@ def test_cut_commits_of_deltalake_itself_are_noticed(tmp_path: Path) -> None:
 
 
 def cut_checkpoint(log: Path, keep: int) -> None:
-    (checkpoint,) = log.glob("*.checkpoint.parquet")
+    checkpoint = max(log.glob("*.checkpoint.parquet"))
     checkpoint.write_bytes(checkpoint.read_bytes()[:keep])
 
 
 def remove_checkpoint(log: Path, keep: int) -> None:
-    next(log.glob("*.checkpoint.parquet")).unlink()
+    max(log.glob("*.checkpoint.parquet")).unlink()
 
 
 @pytest.mark.parametrize(("harm", "keep"), [(cut_checkpoint, 0), (cut_checkpoint, 500), (remove_checkpoint, 0)])
@@ -127,8 +127,8 @@ def test_a_broken_checkpoint_without_its_commits_is_said(tmp_path: Path) -> None
     for number in range(21):
         delta.append(uri, pa.table({"x": [number]}).to_reader)
     cut_checkpoint(log, 500)
-    (log / f"{5:020}.json").unlink()
-    with pytest.raises(StorageError, match=r"commits from version 0 on are missing\. Restore it"):
+    (log / f"{15:020}.json").unlink()  # after the checkpoint before
+    with pytest.raises(StorageError, match=r"commits from version (9|10) on are missing\. Restore it"):
         delta.open_table(uri)
 
 
