@@ -228,7 +228,7 @@ def test_one_table_says_nothing_of_values(project: Project, capsys: pytest.Captu
     assert "Large values are left alone" in capsys.readouterr().out
     assert stray.exists()
     assert main(["clean", "--root-uri", str(project.root), "--yes"]) == 0
-    assert f"{FOLDER:60s} large values " in capsys.readouterr().out
+    assert f"  {FOLDER}: no retained version" in capsys.readouterr().out
     assert not stray.exists()
 
 
