@@ -23,6 +23,16 @@ class _Compute:
 pc: Any = _Compute()
 
 
+def size_of(data: pa.Array | pa.RecordBatch | pa.Table) -> int:
+    """Return how many bytes the values take."""
+    try:
+        return data.nbytes
+    except (
+        pa.ArrowTypeError
+    ):  # pyarrow 21 has no sizes of views; those of the whole buffers are more, never less
+        return data.get_total_buffer_size()
+
+
 def count_up(count: int) -> pa.Array:
     """Return 0, 1, 2, … as `int64`."""
     ones = pa.repeat(pa.scalar(1, pa.int64()), count)

@@ -20,6 +20,7 @@ from deltalake.fs import DeltaStorageHandler
 from deltalake.transaction import AddAction
 from pyarrow import fs
 
+from orcapod_dagster.core.arrow import size_of
 from orcapod_dagster.core.blobs.layout import is_blob
 from orcapod_dagster.core.errors import StorageError
 from orcapod_dagster.core.paths import local_path
@@ -153,12 +154,12 @@ def _row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterato
     rows = size = 0
     for batch in batches:
         for piece in bounded(batch):
-            if waiting and (rows >= ROW_GROUP_ROWS or size + piece.nbytes > ROW_GROUP_BYTES):
+            if waiting and (rows >= ROW_GROUP_ROWS or size + size_of(piece) > ROW_GROUP_BYTES):
                 yield pa.Table.from_batches(waiting, schema=schema)
                 waiting, rows, size = [], 0, 0
             waiting.append(piece)
             rows += piece.num_rows
-            size += piece.nbytes
+            size += size_of(piece)
     if waiting:
         yield pa.Table.from_batches(waiting, schema=schema)
 
@@ -166,7 +167,7 @@ def _row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterato
 def bounded(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     """Cut a batch into pieces of about `ROW_GROUP_BYTES` at most."""
     rows = batch.num_rows
-    count = min(rows, max(1, -(-batch.nbytes // ROW_GROUP_BYTES)))
+    count = min(rows, max(1, -(-size_of(batch) // ROW_GROUP_BYTES)))
     length = -(-rows // count) if rows else 1
     for start in range(0, rows, length):
         yield batch.slice(start, length)

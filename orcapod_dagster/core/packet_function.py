@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 import pyarrow as pa
 
 from orcapod_dagster.core import converter
-from orcapod_dagster.core.arrow import pc
+from orcapod_dagster.core.arrow import pc, size_of
 from orcapod_dagster.core.blobs.codec import blob_columns, refuse_long_bytes
 from orcapod_dagster.core.blobs.keeper import Keeper, keeping
 from orcapod_dagster.core.datagrams import Packet
@@ -419,7 +419,7 @@ class PythonPacketFunction:
         refuse_long_bytes(arrays, self.output_arrow_schema, self._owner)
         # Arrow gives several arrays for more than 2 GiB, and a batch takes one.
         whole = all(isinstance(array, pa.Array) for array in arrays)
-        size = sum(array.nbytes for array in arrays)
+        size = sum(size_of(array) for array in arrays)
         if not whole or (len(outputs) > 1 and size > LARGEST_BATCH):
             raise OutputSizeError(
                 f"{self._owner}: the values of {len(outputs):,} rows have {size:,} bytes, more than go into one batch. Declare large "

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 
-from orcapod_dagster.core.arrow import count_up, first_of_each, pc
+from orcapod_dagster.core.arrow import count_up, first_of_each, pc, size_of
 from orcapod_dagster.core.blobs.keeper import Keeper
 from orcapod_dagster.core.blobs.presence import lost_rows, without_lost
 from orcapod_dagster.core.blobs.store import BlobStore
@@ -310,7 +310,7 @@ class FunctionPod:
         for chunk in self._chunks(plan):
             waiting.append(chunk)
             waiting_rows += len(chunk.rows) + len(chunk.outcomes)
-            waiting_bytes += chunk.outputs.nbytes
+            waiting_bytes += size_of(chunk.outputs)
             now = time.monotonic()
             if waiting_rows >= FLUSH_ROWS or waiting_bytes >= FLUSH_BYTES or now - last >= FLUSH_SECONDS:
                 self._flush(plan, waiting, report)
@@ -353,7 +353,7 @@ class FunctionPod:
             stream = stream.narrow(plan.to_compute)
         start = 0
         for batch in stream.scan(self._consumed(stream)):
-            rows = min(_BATCH_ROWS, max(1, _BATCH_BYTES * batch.num_rows // max(1, batch.nbytes)))
+            rows = min(_BATCH_ROWS, max(1, _BATCH_BYTES * batch.num_rows // max(1, size_of(batch))))
             for offset in range(0, batch.num_rows, rows):
                 piece = batch.slice(offset, rows)
                 bound = self._bind(piece)

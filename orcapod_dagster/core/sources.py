@@ -16,7 +16,7 @@ from deltalake import DeltaTable
 from pyarrow import fs
 
 from orcapod_dagster.core import delta
-from orcapod_dagster.core.arrow import count_up, pc
+from orcapod_dagster.core.arrow import count_up, pc, size_of
 from orcapod_dagster.core.casting import one_array, unencoded, unencoded_schema
 from orcapod_dagster.core.errors import StorageError
 from orcapod_dagster.core.key_index import IndexedFile, key_words
@@ -120,7 +120,7 @@ class MemorySource(TableSource):
 
     def row_bytes(self, columns: Sequence[str]) -> int:
         """Return the mean over the table."""
-        return self._table.select(list(columns)).nbytes // max(1, self.num_rows)
+        return size_of(self._table.select(list(columns))) // max(1, self.num_rows)
 
     def scan(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yield slices of the table."""

@@ -15,7 +15,7 @@ from typing import Any, Final
 import pyarrow as pa
 from deltalake import DeltaTable, QueryBuilder, write_deltalake
 
-from orcapod_dagster.core.arrow import count_up, pc
+from orcapod_dagster.core.arrow import count_up, pc, size_of
 from orcapod_dagster.core.casting import one_array, recast
 from orcapod_dagster.core.errors import InputError
 from orcapod_dagster.core.hashing import canonical_type, hash_lanes, hash_rows
@@ -121,7 +121,7 @@ class PacketStream:
     def chunk_rows(self, columns: Sequence[str]) -> int:
         """Return how many rows of these columns are about `CHUNK_BYTES`; at most `CHUNK_ROWS`."""
         width = sum(part.input.source.row_bytes(list(names.values())) for part, names in self._by_part(columns))
-        width += sum(value.nbytes for name, value in self.params.items() if name in columns)
+        width += sum(size_of(value) for name, value in self.params.items() if name in columns)
         return max(1, min(CHUNK_ROWS, CHUNK_BYTES // max(1, width)))
 
     def scan(self, columns: Sequence[str], chunk_rows: int | None = None) -> Iterator[pa.RecordBatch]:

@@ -7,7 +7,7 @@ from typing import Any, Final, get_args
 
 import pyarrow as pa
 
-from orcapod_dagster.core.arrow import pc
+from orcapod_dagster.core.arrow import pc, size_of
 from orcapod_dagster.core.blobs.handle import Blob
 from orcapod_dagster.core.blobs.layout import BLOB_TYPE
 from orcapod_dagster.core.converter import Codec, Misfit, register_codec, split_optional
@@ -79,7 +79,7 @@ def refuse_long_bytes(arrays: Sequence[pa.Array], schema: pa.Schema, owner: str)
         ConversionError: names the column and the size.
     """
     for array, field in zip(arrays, schema, strict=True):
-        if not pa.types.is_binary(array.type) or array.nbytes <= LONGEST_BYTES:
+        if not pa.types.is_binary(array.type) or size_of(array) <= LONGEST_BYTES:
             continue
         longest = pc.max(pc.binary_length(array)).as_py() or 0
         if longest > LONGEST_BYTES:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orcapod_dagster.core import delta
+from orcapod_dagster.core.arrow import size_of
 from orcapod_dagster.core.columns import INPUT_HASH, RECORD_ID
 from orcapod_dagster.core.compaction import MANY_FILES, Compaction, compact
 from orcapod_dagster.core.databases.base import ArrowDatabase
@@ -59,7 +60,7 @@ class DeltaTableDatabase(ArrowDatabase):
             return
         with self._lock:
             self._waiting.setdefault(tuple(path), []).append(open_records().read_all())
-            if sum(table.nbytes for tables in self._waiting.values() for table in tables) >= self._buffer_bytes:
+            if sum(size_of(table) for tables in self._waiting.values() for table in tables) >= self._buffer_bytes:
                 self.flush()
 
     def flush(self) -> None:
