@@ -27,9 +27,7 @@ def size_of(data: pa.Array | pa.RecordBatch | pa.Table) -> int:
     """Return how many bytes the values take."""
     try:
         return data.nbytes
-    except (
-        pa.ArrowTypeError
-    ):  # pyarrow 21 has no sizes of views; those of the whole buffers are more, never less
+    except pa.ArrowTypeError:  # pyarrow 21 has no sizes of views; those of the whole buffers are more, never less
         return data.get_total_buffer_size()
 
 
