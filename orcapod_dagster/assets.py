@@ -11,7 +11,7 @@ from orcapod_dagster.core.columns import refuse_reserved
 from orcapod_dagster.core.errors import DefinitionError
 from orcapod_dagster.core.identity import function_signature_hash
 from orcapod_dagster.core.packet_function import PythonPacketFunction
-from orcapod_dagster.core.result_cache import MatchPolicy
+from orcapod_dagster.core.result_cache import MATCH_POLICIES, MatchPolicy
 from orcapod_dagster.execution import PacketAssetConfig, materialize_packets
 from orcapod_dagster.resources import EXECUTOR_KEY, IO_MANAGER_KEY, RESULT_STORE_KEY
 from orcapod_dagster.spec import PARTITION_EXPR, TAG_COLUMNS_METADATA, OnError, PacketAssetSpec
@@ -68,7 +68,8 @@ def packet_asset(fn_or_packet_function: Callable[..., Any] | None = None, **opti
               on their shared tag columns; rows keep the order of the first.
             - `tag_columns`: the columns that say which row this is; inherited from upstream packet assets.
             - `output_keys`, `version`, `own_code`, `depends_on`, `ignore`: as `PythonPacketFunction` takes them.
-            - `match`: which stored result counts as the same computation: `"version"`, `"signature"`, `"content"`.
+            - `match`: which stored result counts as the same computation: `"version"`, `"signature"`, `"content"`,
+              `"environment"` (also Python's minor version and the distributions that the code refers to).
             - `on_error`: `"raise"` runs the rest, stores it, then fails the step and leaves the table as it was;
               `"continue"` materializes the rows that succeeded.
             - `carry`: upstream columns to pass through beside the outputs.
@@ -243,8 +244,8 @@ def _check(spec: PacketAssetSpec) -> None:
         raise DefinitionError(
             f"{owner}: columns {twice} would stand in the table twice (tags, carry, output_keys). Rename one."
         )
-    if spec.match not in ("version", "signature", "content"):
-        raise DefinitionError(f"{owner}: match={spec.match!r} is none of 'version', 'signature', 'content'.")
+    if spec.match not in MATCH_POLICIES:
+        raise DefinitionError(f"{owner}: match={spec.match!r} is none of {', '.join(map(repr, MATCH_POLICIES))}.")
     if spec.on_error not in ("raise", "continue"):
         raise DefinitionError(f"{owner}: on_error={spec.on_error!r} is neither 'raise' nor 'continue'.")
 
@@ -252,10 +253,12 @@ def _check(spec: PacketAssetSpec) -> None:
 def code_version(function: PythonPacketFunction, match: MatchPolicy) -> str:
     """Return the code version of an asset: a pure function of code and match policy."""
     parts = [function.canonical_function_name, function.output_packet_schema_hash[:8], f"v{function.major_version}"]
-    if match in ("signature", "content"):
+    if match != "version":
         parts.append(function_signature_hash(function.function).rpartition(":")[2][:12])
-    if match == "content":
+    if match in ("content", "environment"):
         parts.append(function.get_function_content_hash().rpartition(":")[2][:12])
+    if match == "environment":
+        parts.append(function.get_environment().environment_hash.rpartition(":")[2][:12])
     return "-".join(parts)
 
 

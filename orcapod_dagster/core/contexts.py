@@ -31,6 +31,9 @@ def _prefixed(schema: Schema, prefix: str) -> list[pa.Field]:
     return [pa.field(prefix + field.name, field.type, nullable=False) for field in arrow_schema(schema)]
 
 
+ENVIRONMENT_FIELD: Final = pa.field(names.ENVIRONMENT_HASH, pa.string())
+"""Null in records from before there was such a column, and where nobody told."""
+
 CONTEXT_FIELDS: Final[tuple[pa.Field, ...]] = (
     *_prefixed(VARIATION_SCHEMA, names.VARIATION_PREFIX),
     *_prefixed(EXECUTION_DATA_SCHEMA, names.EXECUTION_PREFIX),
@@ -45,29 +48,35 @@ class Context:
     Attributes:
         context_hash: content hash of the two datagrams, 16 bytes.
         tile: `SLICE_ROWS` equal rows with the columns `CONTEXT_FIELDS`; slices of it are free.
+        environment: hash of the environment that the function's code refers to; None where nobody told.
     """
 
     context_hash: bytes
     tile: pa.RecordBatch
+    environment: str | None = None
 
     @classmethod
-    def of(cls, variation: Datagram, execution: Datagram) -> Context:
+    def of(cls, variation: Datagram, execution: Datagram, environment: str | None = None) -> Context:
         """Make the context of two datagrams; asks each for its Arrow table and adds the prefixes."""
         columns: dict[str, pa.ChunkedArray] = {}
         for datagram, prefix in ((variation, names.VARIATION_PREFIX), (execution, names.EXECUTION_PREFIX)):
             table = datagram.as_table()
             columns |= {prefix + name: table[name] for name in table.column_names}
         row = pa.table([columns[field.name] for field in CONTEXT_FIELDS], schema=pa.schema(CONTEXT_FIELDS))
-        return cls.of_row(row)
+        return cls.of_row(row, environment)
 
     @classmethod
-    def of_row(cls, row: pa.Table) -> Context:
+    def of_row(cls, row: pa.Table, environment: str | None = None) -> Context:
         """Make a context of a stored row's context columns."""
         schema = pa.schema(CONTEXT_FIELDS)
         row = row.select(schema.names).cast(schema)
         digest = hash_rows({name: row[name] for name in schema.names})[0].as_py()
         tile = row.take(pa.repeat(0, SLICE_ROWS)).combine_chunks().to_batches()[0]
-        return cls(digest, tile)
+        return cls(digest, tile, environment)
+
+    def environments(self, count: int) -> pa.Array:
+        """Return the column `ENVIRONMENT_FIELD` for so many rows."""
+        return pa.repeat(pa.scalar(self.environment, ENVIRONMENT_FIELD.type), count)
 
     def rows(self, count: int) -> pa.RecordBatch:
         """Return the context columns for up to `SLICE_ROWS` rows, without copying."""

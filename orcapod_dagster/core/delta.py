@@ -280,6 +280,7 @@ def append(
     plain_columns: Sequence[str] = (),
     commit_id: str | None = None,
     durable: bool = False,
+    evolve: Literal["refuse", "add"] = "refuse",
 ) -> WriteResult:
     """Append rows in one commit, in their order; exactly once, however often the commit has to be tried.
 
@@ -292,6 +293,7 @@ def append(
         plain_columns: columns of ever new values, which are not dictionary-encoded.
         commit_id: names this append for ever: where one of the last commits carries it, nothing is written again.
         durable: force everything to the disk before returning, so that a power loss takes nothing away; local disks only.
+        evolve: what to do when there are new columns: refuse, or add them; the rows that are there have null in them.
 
     Raises:
         SchemaMismatchError: the table has other columns. LakeError: another engine laid it out in folders by partition.
@@ -300,8 +302,12 @@ def append(
     schema = open_reader().schema
     table = open_table(uri, storage_options)
     _refuse_folders(uri, table)
-    if table is not None:
-        _refuse_difference(uri, schema_difference(table_schema(table), schema))
+    difference = [] if table is None else schema_difference(table_schema(table), schema)
+    if _only_new(difference) and evolve == "add":
+        _add_columns(uri, schema, storage_options)
+        table = None
+    else:
+        _refuse_difference(uri, difference)
     write = Write(uri, schema, storage_options, properties or {}, custom_metadata or {}, plain_columns)
     write.durable = durable
     write.look(table)
@@ -348,7 +354,7 @@ def replace(
     table = open_table(uri, storage_options)
     _refuse_folders(uri, table)
     difference = [] if table is None else schema_difference(table_schema(table), schema)
-    if difference and evolve == "add" and all(line.startswith("new") for line in difference):
+    if _only_new(difference) and evolve == "add":
         _add_columns(uri, schema, storage_options)
         table = None
     elif evolve != "overwrite" or where is not None:
@@ -627,6 +633,10 @@ class _Rows:
 
 
 # ---------------------------------------------------------------------------- schemas that differ
+
+
+def _only_new(difference: Sequence[str]) -> bool:
+    return bool(difference) and all(line.startswith("new") for line in difference)
 
 
 def _add_columns(uri: str, schema: pa.Schema, storage_options: Mapping[str, str] | None) -> None:

@@ -10,12 +10,11 @@ from typing import Final
 import pyarrow as pa
 
 from orcapod_dagster.core import columns as names
-from orcapod_dagster.core.arrow import pc
-from orcapod_dagster.core.contexts import CONTEXT_FIELDS, Context
+from orcapod_dagster.core.contexts import CONTEXT_FIELDS, ENVIRONMENT_FIELD, Context
 from orcapod_dagster.core.converter import UTC_TIMESTAMP
 from orcapod_dagster.core.databases.base import ArrowDatabase
 from orcapod_dagster.core.hashing import HASH_TYPE, PACKET_METHOD
-from orcapod_dagster.core.result_cache import few
+from orcapod_dagster.core.result_cache import Constraints, few, fulfilling
 
 FAILED: Final = "FAILED"
 SKIPPED: Final = "SKIPPED"
@@ -30,7 +29,7 @@ _OWN_FIELDS: Final = (
     pa.field(names.DURATION, pa.float64(), nullable=False),
 )
 OUTCOME_SCHEMA: Final = pa.schema(
-    [*_OWN_FIELDS, *CONTEXT_FIELDS, pa.field(names.CONTEXT_KEY, pa.string(), nullable=False)]
+    [*_OWN_FIELDS, *CONTEXT_FIELDS, pa.field(names.CONTEXT_KEY, pa.string(), nullable=False), ENVIRONMENT_FIELD]
 )
 
 
@@ -80,29 +79,30 @@ class OutcomeLog:
         arrays = [pa.array(values, field.type) for values, field in zip(own, _OWN_FIELDS, strict=True)]
         tile = pa.Table.from_batches([context.rows(1)]).take(pa.repeat(0, rows)).combine_chunks()
         shared = [column.combine_chunks() for column in tile.columns]
-        batch = pa.RecordBatch.from_arrays([*arrays, *shared, pa.repeat(PACKET_METHOD, rows)], schema=OUTCOME_SCHEMA)
+        last = (pa.repeat(PACKET_METHOD, rows), context.environments(rows))
+        batch = pa.RecordBatch.from_arrays([*arrays, *shared, *last], schema=OUTCOME_SCHEMA)
         self.database.append(self.path, pa.Table.from_batches([batch]).to_reader)
         self.database.flush()
         self.database.keep_quick(self.path)
 
-    def latest(self, constraints: dict[str, str], hashes: pa.Array) -> tuple[pa.Array, pa.Array]:
+    def latest(self, constraints: Constraints, hashes: pa.Array) -> tuple[pa.Array, pa.Array]:
         """Return input hashes (`fixed_size_binary[16]`) and states of outcomes that fulfil the constraints, newest first.
 
         Args:
-            constraints: stored column → value that an outcome must have.
+            constraints: stored column → values, of which an outcome must have one.
             hashes: the input hashes that matter; where they are few, outcomes of others are left out.
         """
         source = self.database.source(self.path)
         if source is None:
             return pa.array([], HASH_TYPE), pa.array([], pa.string())
-        chosen = [names.INPUT_HASH, "state", names.TIMESTAMP, *constraints]
+        own = (names.INPUT_HASH, "state", names.TIMESTAMP)
+        chosen = [*own, *(name for name in constraints if name in source.schema.names)]
         if few(hashes, source):
             table = source.find(names.INPUT_HASH, hashes, chosen)[1]
         else:
             schema = pa.schema([source.schema.field(n) for n in chosen])
             table = pa.Table.from_batches(source.scan(chosen), schema=schema)
-        for column, value in constraints.items():
-            table = table.filter(pc.equal(table[column], value))
+        table = table.filter(fulfilling(table, constraints))
         table = table.sort_by([(names.TIMESTAMP, "descending")]).combine_chunks()
         return table[names.INPUT_HASH].cast(HASH_TYPE).combine_chunks(), table["state"].combine_chunks()
 

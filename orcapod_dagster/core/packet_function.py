@@ -33,7 +33,14 @@ from orcapod_dagster.core.executors.slices import is_async
 from orcapod_dagster.core.files import file_columns
 from orcapod_dagster.core.git import git_state
 from orcapod_dagster.core.hashing import hash_schema
-from orcapod_dagster.core.identity import function_content_hash, function_signature_hash
+from orcapod_dagster.core.identity import (
+    Environment,
+    FunctionCode,
+    environment_of,
+    function_code,
+    function_content_hash,
+    function_signature_hash,
+)
 from orcapod_dagster.core.signature import (
     checked_arrow_schema,
     given_schema,
@@ -179,9 +186,18 @@ class PythonPacketFunction:
 
     def get_function_content_hash(self) -> str:
         """Return the hash of the code and constants that decide the function's result."""
-        return function_content_hash(
-            self.function, own_code=self.own_code, depends_on=self.depends_on, ignore=self.ignore
-        )
+        return function_content_hash(self.function, **self._identity_options())
+
+    def get_function_code(self) -> FunctionCode:
+        """Return what the function's code is, part by part."""
+        return function_code(self.function, **self._identity_options())
+
+    def get_environment(self) -> Environment:
+        """Return the Python and the installed distributions that the function's code refers to."""
+        return environment_of(self.get_function_code().libraries)
+
+    def _identity_options(self) -> dict[str, Any]:
+        return {"own_code": self.own_code, "depends_on": self.depends_on, "ignore": self.ignore}
 
     def get_function_variation_data(self) -> dict[str, str]:
         """Return what the function is: its name, signature hash, content hash and git hash."""

@@ -7,6 +7,7 @@ assemble  the stream's rows with their results beside them, streamed from what i
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,11 +16,13 @@ from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 
+from orcapod_dagster.core import columns as names
 from orcapod_dagster.core.arrow import count_up, first_of_each, pc, size_of
 from orcapod_dagster.core.blobs.keeper import Keeper
 from orcapod_dagster.core.blobs.presence import lost_rows, without_lost
 from orcapod_dagster.core.blobs.store import BlobStore
 from orcapod_dagster.core.casting import one_array
+from orcapod_dagster.core.code_store import CodeStore
 from orcapod_dagster.core.contexts import VARIATION_SCHEMA, Context
 from orcapod_dagster.core.datagrams import Datagram
 from orcapod_dagster.core.errors import ConversionError, OrcapodError, OutputCountError, OutputSizeError, StorageError
@@ -27,17 +30,21 @@ from orcapod_dagster.core.execution_data import EXECUTION_DATA_SCHEMA, check_exe
 from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorProtocol, RowBatch
 from orcapod_dagster.core.files import FileMemory, FileReader, Looks, PathsInFlight
 from orcapod_dagster.core.hashing import HASH_TYPE, PACKET_METHOD, hash_rows, split_lanes
+from orcapod_dagster.core.identity import Environment
 from orcapod_dagster.core.outcomes import FAILED, SKIPPED, Outcome, OutcomeLog
 from orcapod_dagster.core.packet_function import PythonPacketFunction
-from orcapod_dagster.core.result_cache import MatchPolicy, ResultCache, Snapshot, match_constraints
+from orcapod_dagster.core.reasons import (
+    EARLIER_FAILURE,
+    FORCED,
+    NO_EARLIER_RESULT,
+    VALUE_LOST,
+    Identity,
+    Reasons,
+    changes,
+)
+from orcapod_dagster.core.result_cache import Constraints, MatchPolicy, ResultCache, Snapshot, match_constraints
 from orcapod_dagster.core.sources import TableSource
 from orcapod_dagster.core.streams import PacketStream
-
-NO_EARLIER_RESULT: Final = "no earlier result"
-CODE_CHANGED: Final = "the code changed"
-EARLIER_FAILURE: Final = "an earlier failure"
-FORCED: Final = "forced"
-VALUE_LOST: Final = "its large value is missing"
 
 FLUSH_ROWS: Final = 131_072
 FLUSH_SECONDS: Final = 3.0
@@ -65,7 +72,8 @@ class Plan:
         to_compute: rows (`int64`) to compute, one per distinct packet.
         invalid: rows with a value that its parameter does not take, or a file that cannot be read: row → why.
         skipped: rows that the function skipped in an earlier run.
-        reasons: reason → number of packets to compute.
+        reasons: why, for each of them.
+        recomputed: seconds that the results took, as recorded, which do not count any more, an array of `float64`.
         variation: what the function is, as of now.
         snapshot, found: the results as of the plan, and the position of each row's result in them, null without.
         looks: how each row's files looked when they were hashed; None for a function without files.
@@ -76,7 +84,8 @@ class Plan:
     to_compute: pa.Array
     invalid: Mapping[int, str]
     skipped: pa.Array
-    reasons: Mapping[str, int]
+    reasons: Reasons
+    recomputed: pa.Array
     variation: Mapping[str, str]
     snapshot: Snapshot | None
     found: pa.Array
@@ -163,6 +172,7 @@ class FunctionPod:
         self._extra_info = dict(extra_info or {})
         self._blobs = blobs
         self._keeper = Keeper() if blobs is None else blobs.keeper
+        self.codes = CodeStore(cache.database)
         self._contexts: dict[str, Context] = {}
         self._owner = f"function {function.canonical_function_name!r}"
         self._files: FileReader | None = None
@@ -187,7 +197,7 @@ class FunctionPod:
         """
         hashes, invalid, looks = hashed or self.hash(stream)
         variation = self.function.get_function_variation_data()
-        constraints = match_constraints(self.match, variation)
+        constraints = self._constraints(variation)
         found = pa.nulls(len(hashes), pa.int64())
         snapshot: Snapshot | None = None
         lost = pa.array([], HASH_TYPE)
@@ -210,9 +220,22 @@ class FunctionPod:
         rows = _first_of_each(_positions(wanted), hashes)
         if limit is not None:
             rows = rows.slice(0, limit)
-        known = None if snapshot is None else snapshot.all_keys
-        reasons = self._reasons(hashes.take(rows), failed_before, lost, known, force=force)
-        return Plan(stream, hashes, rows, invalid, skipped, reasons, variation, snapshot, found, looks)
+        misses = hashes.take(rows)
+        if force:
+            reasons, recomputed = Reasons.all_alike(FORCED, len(rows)), pa.array([], pa.float64())
+        else:
+            reasons, recomputed = self._reasons(misses, failed_before, lost, snapshot, variation)
+        return Plan(stream, hashes, rows, invalid, skipped, reasons, recomputed, variation, snapshot, found, looks)
+
+    @functools.cached_property
+    def environment(self) -> Environment:
+        """The Python and the distributions that the function's code refers to."""
+        return self.function.get_environment()
+
+    def _constraints(self, variation: Mapping[str, str]) -> Constraints:
+        # Which distributions are installed is asked only where it counts, for it takes time.
+        environment = self.environment.environment_hash if self.match == "environment" else ""
+        return match_constraints(self.match, variation, environment)
 
     def _with_values(self, snapshot: Snapshot, found: pa.Array) -> pa.Array:
         """Return the positions of results, null where a result has lost a large value."""
@@ -228,8 +251,9 @@ class FunctionPod:
 
     def identity(self) -> str:
         """Return a text that is equal as long as the same stored results count."""
-        constraints = match_constraints(self.match, self.function.get_function_variation_data())
-        return "|".join([*self.cache.record_path, self.match, *constraints.values(), PACKET_METHOD])
+        constraints = self._constraints(self.function.get_function_variation_data())
+        values = [value if isinstance(value, str) else ",".join(sorted(value)) for value in constraints.values()]
+        return "|".join([*self.cache.record_path, self.match, *values, PACKET_METHOD])
 
     def hash(self, stream: PacketStream) -> Hashed:
         """Hash the consumed columns of every row, files by their content, and find the rows that cannot be computed."""
@@ -260,7 +284,7 @@ class FunctionPod:
         columns = dict(zip(batch.schema.names, batch.columns, strict=True))
         return self.function.bind_columns(columns, batch.num_rows)
 
-    def _earlier_outcomes(self, constraints: dict[str, str], hashes: pa.Array) -> tuple[pa.Array, pa.Array]:
+    def _earlier_outcomes(self, constraints: Constraints, hashes: pa.Array) -> tuple[pa.Array, pa.Array]:
         """Return the input hashes whose latest outcome was a failure, and those whose latest was a skip; others may be left out."""
         keys, states = self.outcomes.latest(constraints, hashes)
         if not len(keys):
@@ -270,24 +294,29 @@ class FunctionPod:
         return keys.filter(pc.equal(states, FAILED)), keys.filter(pc.equal(states, SKIPPED))
 
     def _reasons(
-        self, misses: pa.Array, failed_before: pa.Array, lost: pa.Array, keys: pa.Array | None, *, force: bool
-    ) -> dict[str, int]:
-        """Count why packets are computed; `keys` are those of all results that there are, whoever made them."""
+        self,
+        misses: pa.Array,
+        failed_before: pa.Array,
+        lost: pa.Array,
+        snapshot: Snapshot | None,
+        variation: Mapping[str, str],
+    ) -> tuple[Reasons, pa.Array]:
+        """Say why each packet is computed, and how long the results took, as recorded, that do not count any more."""
+        reasons = Reasons.all_alike(NO_EARLIER_RESULT, len(misses))
+        took = pa.array([], pa.float64())
         if not len(misses):
-            return {}
-        if force:
-            return {FORCED: len(misses)}
-        failed = pc.is_in(misses, value_set=failed_before) if len(failed_before) else pa.repeat(False, len(misses))
-        known = pa.repeat(False, len(misses)) if keys is None else pc.is_in(misses, value_set=keys)
-        gone = pc.and_not(pc.is_in(misses, value_set=lost), failed)
-        changed = pc.and_not(pc.and_not(known, failed), gone)
-        counts = {
-            EARLIER_FAILURE: pc.sum(failed).as_py(),
-            VALUE_LOST: pc.sum(gone).as_py(),
-            CODE_CHANGED: pc.sum(changed).as_py(),
-            NO_EARLIER_RESULT: pc.sum(pc.invert(pc.or_(known, failed))).as_py(),
-        }
-        return {reason: count for reason, count in counts.items() if count}
+            return reasons, took
+        if snapshot is not None:
+            known = pc.and_not(pc.is_in(misses, value_set=snapshot.all_keys), pc.is_in(misses, value_set=lost))
+            if pc.any(known).as_py():
+                earlier = self.cache.newest(misses.filter(known), snapshot.source)
+                texts = changes(earlier, self._identity(variation), self.codes)
+                reasons, took = reasons.where(known, texts), one_array(earlier[names.DURATION])
+        reasons = reasons.where(pc.is_in(misses, value_set=lost), VALUE_LOST)
+        return reasons.where(pc.is_in(misses, value_set=failed_before), EARLIER_FAILURE), took
+
+    def _identity(self, variation: Mapping[str, str]) -> Identity:
+        return Identity(self.match, variation, self.function.get_function_code(), self.environment)
 
     # ------------------------------------------------------------------ compute
 
@@ -302,8 +331,11 @@ class FunctionPod:
             The final counts. Failures of packets do not raise here; everything else does, with all chunks kept.
         """
         began = time.monotonic()
-        report = PodReport(len(plan.hashes), len(plan.to_compute), reasons=plan.reasons)
+        report = PodReport(len(plan.hashes), len(plan.to_compute), reasons=plan.reasons.counts())
         report.skipped = len(plan.skipped)
+        if len(plan.to_compute) or plan.invalid:
+            # Before the first result that it made: what is kept of code may be more than what made results, never less.
+            self._remember(plan)
         self._store_invalid(plan, report)
         waiting: list[_Chunk] = []
         waiting_rows, waiting_bytes, last = 0, 0, began
@@ -323,6 +355,11 @@ class FunctionPod:
             self.cache.compact()
         report.seconds = time.monotonic() - began
         return report
+
+    def _remember(self, plan: Plan) -> None:
+        variation = plan.variation
+        code = self.function.get_function_code()
+        self.codes.remember(variation["function_name"], variation["git_hash"], code, self.environment)
 
     def _store_invalid(self, plan: Plan, report: PodReport) -> None:
         outcomes = [Outcome(row, FAILED, "InputError", why, "", 0.0) for row, why in plan.invalid.items()]
@@ -451,7 +488,8 @@ class FunctionPod:
         key = json.dumps(data, sort_keys=True, default=str)
         if key not in self._contexts:
             execution = Datagram(flatten_execution_data(data, self._extra_info), EXECUTION_DATA_SCHEMA)
-            self._contexts[key] = Context.of(Datagram(plan.variation, VARIATION_SCHEMA), execution)
+            variation = Datagram(plan.variation, VARIATION_SCHEMA)
+            self._contexts[key] = Context.of(variation, execution, self.environment.environment_hash)
         return self._contexts[key]
 
     # ------------------------------------------------------------------ assemble
@@ -467,7 +505,7 @@ class FunctionPod:
         """
         snapshot, found = plan.snapshot, plan.found
         if len(plan.to_compute) or snapshot is None:
-            snapshot = self.cache.snapshot(match_constraints(self.match, plan.variation), plan.hashes)
+            snapshot = self.cache.snapshot(self._constraints(plan.variation), plan.hashes)
             found = pa.nulls(len(found), pa.int64())
             if snapshot is not None:
                 found = self._with_values(snapshot, snapshot.find(plan.hashes))
@@ -501,7 +539,7 @@ class FunctionPod:
         if not found.null_count or not (report.failed or report.skipped):
             return
         left = plan.hashes.filter(found.is_null())
-        failed, skipped = self._earlier_outcomes(match_constraints(self.match, plan.variation), left)
+        failed, skipped = self._earlier_outcomes(self._constraints(plan.variation), left)
         report.failed = pc.sum(pc.is_in(left, value_set=failed)).as_py() or 0
         report.skipped = pc.sum(pc.is_in(left, value_set=skipped)).as_py() or 0
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -20,6 +20,7 @@ from orcapod_dagster.core.contexts import (
     CONTEXT_FIELDS,
     CONTEXT_HASH,
     CONTEXT_NAMES,
+    ENVIRONMENT_FIELD,
     SLICE_ROWS,
     Context,
     ContextReader,
@@ -33,16 +34,20 @@ from orcapod_dagster.core.hashing import HASH_TYPE, PACKET_METHOD, hash_rows, sp
 from orcapod_dagster.core.packet_function import PacketFunctionWrapper
 from orcapod_dagster.core.sources import TableSource
 
-MatchPolicy = Literal["version", "signature", "content"]
-"""Which stored result counts as the same computation: by uri, and signature hash, and content hash."""
+MatchPolicy = Literal["version", "signature", "content", "environment"]
+"""Which stored result counts as the same computation: by uri, and signature hash, and content hash, and environment."""
 
-SIGNATURE_COLUMN: Final = names.VARIATION_PREFIX + "function_signature_hash"
-CONTENT_COLUMN: Final = names.VARIATION_PREFIX + "function_content_hash"
+Constraints = Mapping[str, str | Collection[str]]
+"""Stored column → the value that a record must have, or several, of which it must have one."""
+
 _MATCH_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "version": (),
     "signature": ("function_signature_hash",),
     "content": ("function_signature_hash", "function_content_hash"),
+    "environment": ("function_signature_hash", "function_content_hash"),
 }
+EARLIER_COLUMNS: Final = (names.SIGNATURE_HASH, names.CONTENT_HASH, names.ENVIRONMENT_HASH, names.DURATION)
+MATCH_POLICIES: Final = tuple(_MATCH_KEYS)
 ROW_FIELDS: Final[tuple[pa.Field, ...]] = (
     pa.field(names.RECORD_ID, pa.binary(), nullable=False),
     pa.field(names.INPUT_HASH, pa.binary(), nullable=False),
@@ -55,9 +60,16 @@ _ROWS_PER_FIND: Final = 512
 files take 11 to 22 ms of a processor by their keys, 75 to 100 ms by reading all (measured)."""
 
 
-def match_constraints(match: MatchPolicy, variation: Mapping[str, str]) -> dict[str, str]:
-    """Return the stored columns, with their values, that a record must have under a match policy."""
-    return {names.VARIATION_PREFIX + key: variation[key] for key in _MATCH_KEYS[match]}
+def match_constraints(match: MatchPolicy, variation: Mapping[str, str], environment: str) -> Constraints:
+    """Return what a record must have under a match policy.
+
+    Args:
+        match: the policy.
+        variation: what the function is.
+        environment: hash of the environment that its code refers to.
+    """
+    wanted = {names.VARIATION_PREFIX + key: variation[key] for key in _MATCH_KEYS[match]}
+    return wanted | ({names.ENVIRONMENT_HASH: environment} if match == "environment" else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,18 +113,16 @@ class ResultCache:
 
     # ------------------------------------------------------------------ one packet
 
-    def lookup(self, input_packet: Packet, additional_constraints: Mapping[str, str] | None = None) -> Packet | None:
+    def lookup(self, input_packet: Packet, additional_constraints: Constraints | None = None) -> Packet | None:
         """Return the newest stored output of an input packet, with meta `__computed` False, or `None`.
 
         Args:
             input_packet: the packet as the function consumes it.
-            additional_constraints: stored column → value that the record must have (see `match_constraints`).
+            additional_constraints: what the record must have (see `match_constraints`).
         """
         return self.lookup_hash(_hash_of(input_packet), additional_constraints)
 
-    def lookup_hash(
-        self, input_hash: pa.Array, additional_constraints: Mapping[str, str] | None = None
-    ) -> Packet | None:
+    def lookup_hash(self, input_hash: pa.Array, additional_constraints: Constraints | None = None) -> Packet | None:
         """As `lookup`, by the hash of the input packet, an array of one."""
         found = self.lookup_batch(input_hash, additional_constraints)
         if found is None or found.num_rows == 0:
@@ -129,6 +139,7 @@ class ResultCache:
         skip_duplicates: bool = False,
         *,
         duration: float = 0.0,
+        environment: str | None = None,
     ) -> None:
         """Store one result.
 
@@ -137,26 +148,27 @@ class ResultCache:
             variation_datagram, execution_datagram: what made it and how it ran.
             skip_duplicates: store nothing where the input has a result already.
             duration: seconds the function took.
+            environment: hash of the environment that its code refers to.
         """
         input_hash = _hash_of(input_packet)
         if skip_duplicates and self.lookup_hash(input_hash) is not None:
             return
-        self.store_hash(input_hash, output_packet, variation_datagram, execution_datagram, duration=duration)
+        context = Context.of(variation_datagram, execution_datagram, environment)
+        self.store_hash(input_hash, output_packet, context, duration=duration)
 
     def store_hash(
         self,
         input_hash: pa.Array,
         output_packet: Packet,
-        variation_datagram: Datagram,
-        execution_datagram: Datagram,
+        context: Context,
         *,
         duration: float = 0.0,
     ) -> None:
-        """As `store`, by the hash of the input packet, an array of one."""
+        """As `store`, by the hash of the input packet, an array of one, and the context."""
         self.store_batch(
             input_hash,
             output_packet.as_table().combine_chunks().to_batches()[0],
-            Context.of(variation_datagram, execution_datagram),
+            context,
             [duration],
             record_ids=output_packet.datagram_id.bytes,
         )
@@ -164,7 +176,7 @@ class ResultCache:
     # ------------------------------------------------------------------ many packets
 
     def lookup_batch(
-        self, input_hashes: pa.Array, additional_constraints: Mapping[str, str] | None = None
+        self, input_hashes: pa.Array, additional_constraints: Constraints | None = None
     ) -> pa.Table | None:
         """Return all records of a small set of input hashes that fulfil the constraints, or `None` without a table.
 
@@ -175,8 +187,9 @@ class ResultCache:
             return None
         constraints = additional_constraints or {}
         own = [name for name in source.schema.names if name not in CONTEXT_NAMES]
-        positions, found = source.find(names.INPUT_HASH, input_hashes, list(dict.fromkeys([*own, *constraints])))
-        mask = _mask(found, constraints)
+        wanted = [*own, *_present(constraints, source)]
+        positions, found = source.find(names.INPUT_HASH, input_hashes, list(dict.fromkeys(wanted)))
+        mask = fulfilling(found, constraints)
         contexts = ContextReader(source)
         whole = contexts.beside_table(found.filter(mask).select(own), positions.filter(mask), source.schema)
         return pa.Table.from_batches(whole, schema=source.schema)
@@ -218,17 +231,17 @@ class ResultCache:
         if self.auto_flush:
             self.database.flush()
 
-    def snapshot(self, constraints: Mapping[str, str], hashes: pa.Array | None = None) -> Snapshot | None:
+    def snapshot(self, constraints: Constraints, hashes: pa.Array | None = None) -> Snapshot | None:
         """Return the keys of all records that fulfil the constraints, or `None` where nothing was ever stored.
 
         Args:
-            constraints: stored column → value that a record must have.
+            constraints: what a record must have.
             hashes: the input hashes that will be asked for; where they are few, the keys of other records are left out.
         """
         source = self.database.source(self.record_path)
         if source is None:
             return None
-        wanted = [names.INPUT_HASH, names.TIMESTAMP, *constraints]
+        wanted = [names.INPUT_HASH, names.TIMESTAMP, *_present(constraints, source)]
         if hashes is not None and few(hashes, source):
             positions, rows = source.find(names.INPUT_HASH, hashes, wanted)
             batches = rows.to_batches()
@@ -239,10 +252,35 @@ class ResultCache:
         for batch in batches:
             keys.append(batch.column(0).cast(HASH_TYPE))
             stamps.append(batch.column(1))
-            masks.append(_mask(batch, constraints))
+            masks.append(fulfilling(batch, constraints))
         return _newest_first(
             pa.concat_arrays(keys), pa.concat_arrays(stamps), pa.concat_arrays(masks), positions, source
         )
+
+    def newest(self, hashes: pa.Array, source: TableSource) -> pa.Table:
+        """Return what is said of the newest result of each input hash, whoever made it.
+
+        Args:
+            hashes: input hashes, no two alike, each with a record in `source`.
+            source: the pinned records.
+
+        Returns:
+            `EARLIER_COLUMNS`, a row per hash, in their order.
+        """
+        wanted = [names.INPUT_HASH, names.TIMESTAMP, *EARLIER_COLUMNS]
+        present = [name for name in wanted if name in source.schema.names]
+        if few(hashes, source):
+            found = source.find(names.INPUT_HASH, hashes, present)[1]
+        else:
+            keys = hashes.cast(pa.binary())
+            found = pa.Table.from_batches(
+                [batch.filter(pc.is_in(batch.column(0), value_set=keys)) for batch in source.scan(present)]
+            )
+        if names.ENVIRONMENT_HASH not in present:
+            found = found.append_column(ENVIRONMENT_FIELD, pa.nulls(found.num_rows, ENVIRONMENT_FIELD.type))
+        found = found.sort_by([(names.TIMESTAMP, "descending")])
+        order = pc.index_in(hashes, value_set=found[names.INPUT_HASH].cast(HASH_TYPE))
+        return found.take(order).select(list(EARLIER_COLUMNS))
 
     def get_all_records(self, include_system_columns: bool = False) -> pa.Table | None:
         """Return all records, or `None` where nothing was ever stored.
@@ -268,7 +306,7 @@ class ResultCache:
 def record_schema(outputs: pa.Schema) -> pa.Schema:
     """Return the schema of a function's records: own columns, outputs, context columns."""
     marker = pa.field(CONTEXT_HASH, pa.binary(), nullable=False)
-    return pa.schema([*ROW_FIELDS, *outputs, *CONTEXT_FIELDS, CONTEXT_KEY_FIELD, marker])
+    return pa.schema([*ROW_FIELDS, *outputs, *CONTEXT_FIELDS, CONTEXT_KEY_FIELD, marker, ENVIRONMENT_FIELD])
 
 
 def _record_batches(
@@ -276,6 +314,7 @@ def _record_batches(
 ) -> Iterator[pa.RecordBatch]:
     marker = pa.repeat(pa.scalar(context.context_hash, pa.binary()), SLICE_ROWS)
     key = pa.repeat(pa.scalar(PACKET_METHOD), SLICE_ROWS)
+    environments = context.environments(SLICE_ROWS)
     for start in range(0, outputs.num_rows, SLICE_ROWS):
         count = min(SLICE_ROWS, outputs.num_rows - start)
         arrays = [
@@ -284,14 +323,26 @@ def _record_batches(
             *context.rows(count).columns,
             key.slice(0, count),
             marker.slice(0, count),
+            environments.slice(0, count),
         ]
         yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def _mask(rows: pa.Table | pa.RecordBatch, constraints: Mapping[str, str]) -> pa.Array:
+def _present(constraints: Constraints, source: TableSource) -> list[str]:
+    """Return the constrained columns that there are: older tables may lack one."""
+    return [name for name in constraints if name in source.schema.names]
+
+
+def fulfilling(rows: pa.Table | pa.RecordBatch, constraints: Constraints) -> pa.Array:
+    """Tell which rows have what the constraints ask for; without one of the columns, none has."""
     mask: Any = pa.repeat(True, rows.num_rows)
-    for column, value in constraints.items():
-        mask = pc.and_(mask, one_array(pc.equal(rows.column(column), value)))
+    for column, wanted in constraints.items():
+        if column not in rows.schema.names:
+            return pa.repeat(False, rows.num_rows)
+        values = rows.column(column)
+        values_set = None if isinstance(wanted, str) else pa.array(list(wanted), values.type)
+        one = pc.equal(values, wanted) if values_set is None else pc.is_in(values, value_set=values_set)
+        mask = pc.and_(mask, one_array(one).fill_null(False))
     return mask
 
 
@@ -325,7 +376,7 @@ def _hash_of(packet: Packet) -> pa.Array:
 
 
 def _packet_of(record: pa.Table) -> Packet:
-    shown = record.select([n for n in record.column_names if n != CONTEXT_HASH])
+    shown = record.select([n for n in record.column_names if n not in (CONTEXT_HASH, names.ENVIRONMENT_HASH)])
     return Packet(shown.combine_chunks(), meta_info={names.COMPUTED: False})
 
 
@@ -413,12 +464,12 @@ class CachedPacketFunction(PacketFunctionWrapper):
 
     def _store(self, consumed: _Consumed, output: Packet) -> None:
         function = self.packet_function
-        self.cache.store_hash(
-            consumed.input_hash,
-            output,
+        context = Context.of(
             Datagram(function.get_function_variation_data(), function.get_function_variation_data_schema()),
             Datagram(function.get_execution_data(), function.get_execution_data_schema()),
+            function.get_environment().environment_hash,
         )
+        self.cache.store_hash(consumed.input_hash, output, context)
         if self.cache.auto_flush:
             self._files.flush()
 
@@ -427,12 +478,15 @@ class CachedPacketFunction(PacketFunctionWrapper):
         return self._find(self._consume(packet))
 
     def _find(self, consumed: _Consumed) -> Packet | None:
-        constraints = match_constraints(self.match, self.packet_function.get_function_variation_data())
+        function = self.packet_function
+        constraints = match_constraints(
+            self.match, function.get_function_variation_data(), function.get_environment().environment_hash
+        )
         found = self.cache.lookup_hash(consumed.input_hash, constraints)
         if found is None:
             return None
         everything = found.as_table(columns=names.ColumnConfig.all())
-        return Packet(everything, self.packet_function.output_packet_schema).with_source(self.packet_function.uri)
+        return Packet(everything, function.output_packet_schema).with_source(function.uri)
 
     def get_all_cached_outputs(self, include_system_columns: bool = False) -> pa.Table | None:
         """Return all stored outputs, or `None`."""

@@ -17,10 +17,9 @@ from orcapod_dagster.core.hashing import HASH_TYPE
 from orcapod_dagster.core.lake import OUTCOMES, RESULTS, Folder, Lake, retained_rows, scan_files, sizes_of
 from orcapod_dagster.core.outcomes import FAILED
 from orcapod_dagster.core.paths import RESULTS_FOLDER
-from orcapod_dagster.core.result_cache import CONTENT_COLUMN, SIGNATURE_COLUMN
 
 CLEANED: Final = "orcapod.cleanup"
-_CODE: Final = (SIGNATURE_COLUMN, CONTENT_COLUMN)
+_CODE: Final = (names.SIGNATURE_HASH, names.CONTENT_HASH)
 _TRIES: Final = 3
 Mask = Callable[[pa.RecordBatch], Any]
 

@@ -73,8 +73,9 @@ class DeltaTableDatabase(ArrowDatabase):
 
     def _write(self, path: Sequence[str], open_records: Callable[[], pa.RecordBatchReader]) -> None:
         uri = self.uri(path)
+        # Records of a later release may have further columns, which those that are there lack.
         written = delta.append(
-            uri, open_records, storage_options=self._options, plain_columns=_PLAIN, durable=self._durable
+            uri, open_records, storage_options=self._options, plain_columns=_PLAIN, durable=self._durable, evolve="add"
         )
         _index(uri, written.files, durable=self._durable)
 

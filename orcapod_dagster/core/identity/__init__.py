@@ -15,18 +15,22 @@ from orcapod_dagster.core.identity.content import (
     function_content_hash,
 )
 from orcapod_dagster.core.identity.declared import EnvironmentVariable
+from orcapod_dagster.core.identity.distributions import ENVIRONMENT_METHOD, Environment, environment_of
 from orcapod_dagster.core.identity.parts import CONTENT_METHOD, CodePart
 from orcapod_dagster.core.identity.signature_hash import SIGNATURE_METHOD, function_signature_hash
 
 __all__ = [
     "CONTENT_METHOD",
+    "ENVIRONMENT_METHOD",
     "SIGNATURE_METHOD",
     "CodePart",
+    "Environment",
     "EnvironmentVariable",
     "FunctionCode",
     "UnhashableDependencyWarning",
     "changed_parts",
     "code_parts",
+    "environment_of",
     "function_code",
     "function_content_hash",
     "function_signature_hash",
