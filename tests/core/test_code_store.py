@@ -9,9 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from orcapod_dagster.core import PythonPacketFunction, ResultCache
-from orcapod_dagster.core import columns as names
-from orcapod_dagster.core import delta
+from orcapod_dagster.core import PythonPacketFunction, ResultCache, columns as names, delta
 from orcapod_dagster.core.code_store import CODE_PATH, CodeStore
 from orcapod_dagster.core.contexts import ENVIRONMENT_FIELD
 from orcapod_dagster.core.databases import DeltaTableDatabase, InMemoryArrowDatabase
