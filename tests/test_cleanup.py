@@ -24,7 +24,8 @@ from orcapod_dagster import packet_asset, packet_resources
 from orcapod_dagster.cli import main
 from orcapod_dagster.core import columns as names, delta
 from orcapod_dagster.core.cleanup import CleanSettings, Removable, clean, results as results_module
-from orcapod_dagster.core.delta_files import write_files
+from orcapod_dagster.core.delta import write as write_module
+from orcapod_dagster.core.delta.files import write_files
 from orcapod_dagster.core.errors import LakeError, StorageError
 from orcapod_dagster.core.key_index import FOLDER, data_file_of
 from orcapod_dagster.core.lake import Lake
@@ -276,7 +277,7 @@ def test_a_writer_that_slept_for_days_does_not_break_its_table(tmp_path: Path, m
             action.modification_time = int(LONG_AGO * 1000)
         return actions
 
-    monkeypatch.setattr(delta, "write_files", asleep)
+    monkeypatch.setattr(write_module, "write_files", asleep)
     with pytest.raises(StorageError, match="a clean-up took it for dead"):
         delta.append(uri, pa.table({"n": [2]}).to_reader)
     monkeypatch.undo()

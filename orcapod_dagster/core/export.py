@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orcapod_dagster.core import columns as names, delta
-from orcapod_dagster.core.delta_files import ROW_GROUP_ROWS
+from orcapod_dagster.core.delta.files import ROW_GROUP_ROWS
 from orcapod_dagster.core.errors import LakeError, StorageError, TableNotFoundError
 from orcapod_dagster.core.sources import DeltaSource
 from orcapod_dagster.core.storage_types import from_storage

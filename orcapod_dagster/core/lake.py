@@ -14,7 +14,7 @@ from deltalake import DeltaTable
 from pyarrow import fs
 
 from orcapod_dagster.core import delta
-from orcapod_dagster.core.delta_files import filesystem_of
+from orcapod_dagster.core.delta.files import filesystem_of
 from orcapod_dagster.core.errors import LakeError, StorageError
 from orcapod_dagster.core.paths import LOG_FOLDER, RESULTS_FOLDER, local_path, refuse_strange_folder
 from orcapod_dagster.core.storage_types import from_storage

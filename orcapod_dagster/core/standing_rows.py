@@ -13,7 +13,7 @@ from orcapod_dagster.core import delta
 from orcapod_dagster.core.arrow import pc
 from orcapod_dagster.core.asset_write import COLUMNS, DATA_VERSION, PART, TAGS
 from orcapod_dagster.core.casting import unencoded_schema
-from orcapod_dagster.core.delta_log import WRITTEN
+from orcapod_dagster.core.delta.log import WRITTEN
 from orcapod_dagster.core.hashing import RowSetDigest, hash_lanes
 from orcapod_dagster.core.lake import Folder, scan_files, sizes_of
 

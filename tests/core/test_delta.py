@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from orcapod_dagster.core import delta, delta_files
+from orcapod_dagster.core import delta
 from orcapod_dagster.core.compaction import compact
+from orcapod_dagster.core.delta import files as data_files, write as write_module
 from orcapod_dagster.core.errors import (
     ConversionError,
     LakeError,
@@ -129,7 +130,7 @@ def test_large_writes_keep_their_order(tmp_path: Path) -> None:
 
 def test_wide_rows_make_small_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Row groups are bounded in bytes, whether wide rows come in one batch or in many, and keep their order."""
-    monkeypatch.setattr(delta_files, "ROW_GROUP_BYTES", 10_000)
+    monkeypatch.setattr(data_files, "ROW_GROUP_BYTES", 10_000)
     table = pa.table({"id": range(64), "text": pa.array(["x" * 1000] * 64, pa.large_string())})
     for size in (64, 3):
         batches = table.to_batches(max_chunksize=size)
@@ -574,7 +575,7 @@ def test_a_writer_whose_time_is_over_tries_again(tmp_path: Path, monkeypatch: py
         delta.append(uri, pa.table({"x": [2]}).to_reader)
         attempt(self, *arguments)
 
-    monkeypatch.setattr(delta, "_RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(write_module, "_RETRY_SECONDS", 0.0)
     monkeypatch.setattr(delta.Write, "_try", stand_still)
     delta.append(uri, pa.table({"x": [3]}).to_reader)
     table = delta.open_table(uri)

@@ -10,9 +10,10 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from orcapod_dagster.core import delta, delta_log
+from orcapod_dagster.core import delta
 from orcapod_dagster.core.compaction import compact
-from orcapod_dagster.core.delta_log import refuse_cut_commits
+from orcapod_dagster.core.delta import log as delta_log
+from orcapod_dagster.core.delta.log import refuse_cut_commits
 from orcapod_dagster.core.errors import StorageError
 from orcapod_dagster.core.predicates import Equals
 

@@ -19,6 +19,7 @@ from orcapod_dagster import packet_asset, packet_resources
 from orcapod_dagster.core import DeltaTableDatabase, PythonPacketFunction, ResultCache, delta, pod as pod_module
 from orcapod_dagster.core.columns import RECORD_ID
 from orcapod_dagster.core.compaction import compact
+from orcapod_dagster.core.delta import superseding, write as write_module
 from orcapod_dagster.core.errors import CommitError, StorageError
 from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor
 from orcapod_dagster.core.outcomes import OutcomeLog
@@ -94,8 +95,8 @@ def acknowledge_appends(path: Path) -> None:
 FAILPOINTS: dict[str, tuple[str, bool]] = {
     "before the files": ("write_files", True),
     "after the files": ("write_files", False),
-    "before the table is created": ("_create", True),
-    "after the table is created": ("_create", False),
+    "before the table is created": ("create_table", True),
+    "after the table is created": ("create_table", False),
     "before the commit": ("_try", True),
     "after the commit": ("_try", False),
     "before the sync": ("sync", True),
@@ -107,8 +108,8 @@ FAILPOINTS: dict[str, tuple[str, bool]] = {
 def stop_at(failpoint: str, table: str, passage: int, stop: int, work: Callable[..., None], *arguments: Any) -> None:
     """Do some work, and send this process a signal when it passes a failpoint of a write to a table so often."""
     name, before = FAILPOINTS[failpoint]
-    owner: Any = delta if name == "write_files" else delta.Write
-    original = getattr(owner, name)
+    owners: list[Any] = [one for one in (delta.Write, write_module, superseding) if hasattr(one, name)]
+    original = getattr(owners[0], name)
     passed = 0
 
     def pass_by(uri: str) -> None:
@@ -119,7 +120,7 @@ def stop_at(failpoint: str, table: str, passage: int, stop: int, work: Callable[
             os.kill(os.getpid(), stop)
 
     def wrapped(*args: Any, **options: Any) -> Any:
-        uri = args[0] if name == "write_files" else args[0].uri
+        uri = args[0].uri if isinstance(args[0], delta.Write) else args[0]
         if before:
             pass_by(uri)
         result = original(*args, **options)
@@ -127,7 +128,8 @@ def stop_at(failpoint: str, table: str, passage: int, stop: int, work: Callable[
             pass_by(uri)
         return result
 
-    setattr(owner, name, wrapped)
+    for owner in owners:
+        setattr(owner, name, wrapped)
     work(*arguments)
 
 
@@ -157,13 +159,13 @@ def append_batches(uri: str, writer: int, batches: int) -> None:
 
 def create(folder: str, writer: int, tables: int, together: Any) -> None:
     """Write the first rows of one table after the other, each at the same moment as others; append to every other one."""
-    create_table = delta.Write._create
+    create_table = write_module.create_table
 
-    def wait_and_create(write: delta.Write) -> Any:
+    def wait_and_create(*arguments: Any) -> Any:
         time.sleep(0.2)  # so that all have looked and found no table
-        return create_table(write)
+        return create_table(*arguments)
 
-    delta.Write._create = wait_and_create  # type: ignore[method-assign]
+    write_module.create_table = wait_and_create
     rows = pa.table({"writer": [writer] * 3, "row": [0, 1, 2]})
     for number in range(tables):
         together.wait()

@@ -21,7 +21,7 @@ from orcapod_dagster.core.arrow import pc
 from orcapod_dagster.core.blobs.handle import Blob, bind, digest_of, stored
 from orcapod_dagster.core.blobs.keeper import FOLDER, INLINE_BYTES, WORK, YOUNG_SECONDS, Keeper, LocalKeeper, place_of
 from orcapod_dagster.core.delta import reading
-from orcapod_dagster.core.delta_files import filesystem_of
+from orcapod_dagster.core.delta.files import filesystem_of
 from orcapod_dagster.core.errors import StorageError
 from orcapod_dagster.core.paths import local_path, refuse_strange_folder
 

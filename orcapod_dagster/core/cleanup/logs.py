@@ -11,7 +11,7 @@ from deltalake import DeltaTable
 
 from orcapod_dagster.core import delta
 from orcapod_dagster.core.cleanup.base import CleanSettings, Removable
-from orcapod_dagster.core.delta_log import sync_log
+from orcapod_dagster.core.delta.log import sync_log
 from orcapod_dagster.core.errors import LakeError
 from orcapod_dagster.core.lake import Folder, Lake
 from orcapod_dagster.core.paths import LOG_FOLDER
