@@ -17,8 +17,8 @@ from deltalake import DeltaTable
 
 from orcapod_dagster.core import delta
 from orcapod_dagster.core.delta.files import FILE_ROWS, ROW_GROUP_ROWS
+from orcapod_dagster.core.delta.scanning import scan_fragment
 from orcapod_dagster.core.errors import CommitError
-from orcapod_dagster.core.sources import scan_fragment
 from orcapod_dagster.core.storage_types import table_from_storage
 
 COMPACTED: Final = "orcapod.compaction"

@@ -29,7 +29,6 @@ from orcapod_dagster.core import (
     delta,
     packet_function,
     pod,
-    sources,
     streams,
 )
 from orcapod_dagster.core.blobs import codec, keeper
@@ -37,7 +36,7 @@ from orcapod_dagster.core.blobs.check import BlobCheck, blob_references, unrefer
 from orcapod_dagster.core.blobs.keeper import LocalKeeper, Workspace
 from orcapod_dagster.core.blobs.store import ObjectKeeper
 from orcapod_dagster.core.converter import to_array
-from orcapod_dagster.core.delta import files as data_files
+from orcapod_dagster.core.delta import files as data_files, scanning
 from orcapod_dagster.core.errors import DefinitionError, StorageError
 from orcapod_dagster.core.executors.base import BatchResult, RowBatch
 from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor
@@ -549,7 +548,7 @@ def _length(x: bytes) -> int:
 
 def test_tables_are_written_and_read_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With bounds a thousandth as large, rows of 5 KB lie in row groups of 128 KB, and are scanned 64 and 128 KB at a time."""
-    for module, bound in ((data_files, "ROW_GROUP_BYTES"), (sources, "_SCAN_BYTES"), (streams, "CHUNK_BYTES")):
+    for module, bound in ((data_files, "ROW_GROUP_BYTES"), (scanning, "SCAN_BYTES"), (streams, "CHUNK_BYTES")):
         monkeypatch.setattr(module, bound, getattr(module, bound) // 1024)
     table = pa.table({"id": range(40), "x": pa.array([os.urandom(5_000) for i in range(40)], pa.binary())})
     delta.append(str(tmp_path / "t"), table.to_reader)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 from deltalake import DeltaTable
@@ -12,7 +13,7 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from orcapod_dagster.core.arrow import pc
 from orcapod_dagster.core.delta.files import remove_files, write_files
-from orcapod_dagster.core.delta.scanning import dataset
+from orcapod_dagster.core.delta.scanning import dataset, stream_fragment
 from orcapod_dagster.core.delta.table import all_decoded, decoded, held_schema
 from orcapod_dagster.core.predicates import Predicate
 from orcapod_dagster.core.regions import suffix_of
@@ -41,7 +42,7 @@ def supersede(
     storage_options: Mapping[str, str] | None,
     plain_columns: Sequence[str],
 ) -> Superseded:
-    """Find the files whose rows fulfil `where`; of files with other rows too, those are written anew.
+    """Find the files whose rows fulfil `where`; of files with other rows too, those are written anew, batch by batch.
 
     Args:
         uri: the table. table: the same, at the version to stand on.
@@ -57,41 +58,38 @@ def supersede(
     if where is None:
         found.removes.extend(removal(path, size) for path, size in sizes.items())
         return found
+    paths = dict(zip(all_decoded(pa.array(list(sizes), pa.string())), sizes, strict=True))
+    data, held = dataset(table, where), held_schema(table)
     try:
-        _supersede_rows(uri, table, where, sizes, found, storage_options, plain_columns)
+        for fragment in data.get_fragments():
+            path = paths[decoded(fragment.path)]
+            meant, others = _rows_of_both(fragment, data.schema, where)
+            if meant:
+                found.removes.append(removal(path, sizes[path]))
+            if meant and others:
+                rest = _rest(fragment, data.schema, where, held)
+                suffix = suffix_of(path)
+                found.rewritten.extend(write_files(uri, rest, held, storage_options, plain_columns, suffix=suffix))
     except BaseException:
         remove_files(uri, found.rewritten, storage_options)
         raise
     return found
 
 
-def _supersede_rows(
-    uri: str,
-    table: DeltaTable,
-    where: Predicate,
-    sizes: Mapping[str, int],
-    found: Superseded,
-    storage_options: Mapping[str, str] | None,
-    plain_columns: Sequence[str],
-) -> None:
-    names = all_decoded(pa.array(list(sizes), pa.string()))
-    data, paths = dataset(table, where), dict(zip(names, sizes, strict=True))
-    for fragment in data.get_fragments():
-        path = paths[decoded(fragment.path)]
-        mask = where.mask(fragment.to_table(schema=data.schema, columns=list(where.columns())))
-        if not pc.any(mask, min_count=0).as_py():
-            continue
-        found.removes.append(removal(path, sizes[path]))
-        if not pc.all(mask).as_py():
-            rest = fragment.to_table(schema=data.schema).filter(pc.invert(mask))
-            rest = table_from_storage(rest, held_schema(table))
-            found.rewritten.extend(
-                write_files(
-                    uri,
-                    rest.to_batches(),
-                    rest.schema,
-                    storage_options,
-                    plain_columns,
-                    suffix=suffix_of(path),
-                )
-            )
+def _rows_of_both(fragment: Any, schema: pa.Schema, where: Predicate) -> tuple[bool, bool]:
+    """Return whether a file has rows that fulfil a predicate, and whether it has others; it is read until both is known."""
+    meant = others = False
+    for batch in stream_fragment(fragment, schema, where.columns()):
+        mask = where.mask(batch)
+        meant = meant or pc.any(mask, min_count=0).as_py()
+        others = others or not pc.all(mask, min_count=0).as_py()
+        if meant and others:
+            break
+    return meant, others
+
+
+def _rest(fragment: Any, schema: pa.Schema, where: Predicate, held: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a file that do not fulfil a predicate, in their order, as Delta holds them."""
+    for batch in stream_fragment(fragment, schema, schema.names):
+        kept = batch.filter(pc.invert(where.mask(batch)))
+        yield from table_from_storage(pa.Table.from_batches([kept]), held).to_batches()
