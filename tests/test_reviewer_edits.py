@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -21,6 +22,8 @@ import main
 result = [main.work(x) for x in (2.5, 7.0, 8.0)]
 print([asyncio.run(r) if inspect.iscoroutine(r) else r for r in result])
 """
+STARRED = {"rate"}
+"""What star imports of functions bind that are no functions."""
 TYPES_ONLY = {"field of a TypedDict that names the output", "alias in a field of a TypedDict", "alias of a Literal"}
 """Edits that decide the type of a column, which a call does not show."""
 
@@ -58,11 +61,19 @@ def hashed(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, str
 
 
 def right_names(edit: Edit, layout: str) -> set[str]:
-    """Return the names of parts that tell the cause rightly; what kind of thing a cell holds is not compared."""
+    """Return the names of parts that tell the cause rightly.
+
+    A notebook counts what its namespace holds: there the imported name is as right, and the kind of thing is not compared.
+    """
     if layout in ("modules", "package"):
         return set(in_layout(edit.part or "", layout).split(" or "))
-    names = [name.split()[-1] for name in (edit.part or "").split(" or ")]
-    return {name.replace("PKG.main.", "__main__.").replace("PKG.", "") for name in names}
+    names = {name.split()[-1] for name in (edit.part or "").split(" or ")}
+    bound = {
+        node.asname or node.name for node in ast.walk(ast.parse(edit.files["main.py"])) if isinstance(node, ast.alias)
+    }
+    return {name.replace("PKG.main.", "__main__.").replace("PKG.", "") for name in names} | {
+        f"__main__.{n}" for n in bound | STARRED
+    }
 
 
 def changed_names(before: dict[str, Any], after: dict[str, Any], layout: str) -> set[str]:
