@@ -15,7 +15,6 @@ MARK = re.compile("«(.*?)→(.*?)»", re.DOTALL)
 
 FILES, HELD = ("modules", "package"), ("notebook", "exec")
 MISSES: dict[str, dict[str, str]] = {
-    "default factory named as its field": dict.fromkeys(LAYOUTS, "a name in a class is taken for the class's own"),
     "__all__ decides which star import wins": dict.fromkeys(FILES, "the first star import is taken"),
     "local settings appear": dict.fromkeys(
         FILES, "a star import is not looked through where the module binds the name"

@@ -102,36 +102,55 @@ def names_of(nodes: Iterable[ast.AST], keep_decorator: KeepDecorator = lambda _:
 class _Scope(ast.NodeVisitor):
     """Collects the names used and bound in one scope; nested scopes hand up what they do not bind."""
 
-    def __init__(self, names: Names, keep_decorator: KeepDecorator, *, in_function: bool = False) -> None:
+    def __init__(
+        self, names: Names, keep_decorator: KeepDecorator, *, in_function: bool = False, in_class: bool = False
+    ) -> None:
         self.names = names
         self.keep_decorator = keep_decorator
         self.in_function = in_function
+        self.in_class = in_class
         self.bound: set[str] = set()
         self.outer: set[str] = set()
         self.used: set[Chain] = set()
         self.inner: set[Chain] = set()
+        self.early: set[Chain] = set()
 
     def free(self, *, hide_inner: bool = True) -> set[Chain]:
         """Return what this scope takes from outside; a class body does not hide names from its methods."""
         bound = self.bound - self.outer
-        used = {chain for chain in self.used if chain[0] not in bound}
+        used = self.early | {chain for chain in self.used if chain[0] not in bound}
         return used | ({chain for chain in self.inner if chain[0] not in bound} if hide_inner else self.inner)
 
-    def _nested(self, *, in_function: bool) -> _Scope:
-        return _Scope(self.names, self.keep_decorator, in_function=in_function)
+    def _nested(self, *, in_function: bool, in_class: bool = False) -> _Scope:
+        return _Scope(self.names, self.keep_decorator, in_function=in_function, in_class=in_class)
+
+    def _use(self, chain: Chain) -> None:
+        self.used.add(chain)
+        if self.in_class and chain[0] not in self.bound:
+            # `edges: list = field(default_factory=edges)`: until a class binds a name, it is the module's.
+            self.early.add(chain)
 
     def visit_Name(self, node: ast.Name) -> None:
         if isinstance(node.ctx, ast.Load):
-            self.used.add((node.id,))
+            self._use((node.id,))
         else:
             self.bound.add(node.id)
+
+    def visit_Assign(self, node: ast.Assign) -> None:
+        for part in (node.value, *node.targets):  # in the order in which they run
+            self.visit(part)
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> None:
+        if isinstance(node.target, ast.Name) and self.in_class:
+            self._use((node.target.id,))
+        self.generic_visit(node)
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         chain = chain_of(node)
         if chain is None:
             self.generic_visit(node)
         else:
-            self.used.add(chain)
+            self._use(chain)
 
     def visit_Call(self, node: ast.Call) -> None:
         called = chain_of(node.func)
@@ -184,7 +203,7 @@ class _Scope(ast.NodeVisitor):
         self.bound.add(node.name)
         for expression in (*filter(self.keep_decorator, node.decorator_list), *node.bases, *node.keywords):
             self.visit(expression)
-        nested = self._nested(in_function=False)
+        nested = self._nested(in_function=False, in_class=True)
         for statement in node.body:
             nested.visit(statement)
         self.inner |= nested.free(hide_inner=False)
@@ -197,9 +216,10 @@ class _Scope(ast.NodeVisitor):
     visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = _visit_comprehension
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
-        self.visit(node.target)
         if node.value is not None:
             self.visit(node.value)
+        if node.value is not None or not self.in_class:  # an annotation alone binds nothing in a class
+            self.visit(node.target)
         if not self.in_function:  # annotations of local variables are never evaluated
             self._visit_annotation(node.annotation)
 
