@@ -20,14 +20,10 @@ MISSES: dict[str, dict[str, str]] = {
         FILES, "a star import is not looked through where the module binds the name"
     ),
     "changed through a second name": dict.fromkeys(FILES, "two names of one object are not known as such"),
-    "set by a function with a global statement": dict.fromkeys(
-        FILES, "what a called function assigns is not looked for"
-    ),
     "method of a class of the standard library replaced": dict.fromkeys(
         LAYOUTS, "what is done to a library does not count"
     ),
     "state of a library set at import": dict.fromkeys(LAYOUTS, "what is done to a library does not count"),
-    "walrus in a comprehension named as a global": dict.fromkeys(LAYOUTS, "the name is not taken for a local one"),
     "log of a table": dict.fromkeys(FILES, "a call with a constant is taken to change it"),
     "constant is annotated": dict.fromkeys(FILES, "the annotation of a constant counts"),
     "__missing__ of the class of a constant": dict.fromkeys(HELD, "an instance of a subclass of dict counts as a dict"),

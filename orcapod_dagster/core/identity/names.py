@@ -211,6 +211,10 @@ class _Scope(ast.NodeVisitor):
     def _visit_comprehension(self, node: ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp) -> None:
         nested = self._nested(in_function=self.in_function)
         nested.generic_visit(node)
+        # `[(y := v) for v in …]` binds `y` around the comprehension.
+        outside = set(_walrus_names(node))
+        nested.bound -= outside
+        self.bound |= outside
         self.inner |= nested.free()
 
     visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = _visit_comprehension
@@ -276,6 +280,14 @@ def _quoted_annotations(annotation: ast.expr) -> Iterator[str]:
     for child in ast.iter_child_nodes(annotation):
         if isinstance(child, ast.expr):
             yield from _quoted_annotations(child)
+
+
+def _walrus_names(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.NamedExpr):
+        yield node.target.id
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.Lambda):
+            yield from _walrus_names(child)
 
 
 def _literal(node: ast.expr | None) -> str | None:
