@@ -303,6 +303,7 @@ def _may_call(statement: ast.stmt) -> bool:
 def changes_itself(statement: ast.stmt) -> frozenset[str]:
     """Return the names of its own module that a function or class changes when it is called, subclassed or used as decorator."""
     free = {chain[0] for chain in names_of([statement]).chains}
+    free |= {name for node in ast.walk(statement) if isinstance(node, ast.Global) for name in node.names}
     changed = {chain[0] for chain in changed_chains(statement)}
     if isinstance(statement, ast.ClassDef):
         hooks = any(isinstance(n, ast.FunctionDef) and n.name == "__init_subclass__" for n in statement.body)
