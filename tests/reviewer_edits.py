@@ -15,10 +15,6 @@ MARK = re.compile("«(.*?)→(.*?)»", re.DOTALL)
 
 FILES, HELD = ("modules", "package"), ("notebook", "exec")
 MISSES: dict[str, dict[str, str]] = {
-    "__all__ decides which star import wins": dict.fromkeys(FILES, "the first star import is taken"),
-    "local settings appear": dict.fromkeys(
-        FILES, "a star import is not looked through where the module binds the name"
-    ),
     "changed through a second name": dict.fromkeys(FILES, "two names of one object are not known as such"),
     "method of a class of the standard library replaced": dict.fromkeys(
         LAYOUTS, "what is done to a library does not count"
@@ -337,4 +333,16 @@ COUNTS_NOT = [
         tools="«→from __future__ import annotations\n\n\n»def scale(x: float) -> float:\n    return x\n"),
 ]  # fmt: skip
 
-EDITS = COUNTS + COUNTS_NOT
+# Not by the reviewer: thought of while the misses were mended.
+LATER = [
+    _case("order of two star imports", "constant PKG.b.rate", "x * rate",
+        "«from PKG.a import *\nfrom PKG.b import *→from PKG.b import *\nfrom PKG.a import *»", a="rate = 2\n", b="rate = 3\n"),
+    _case("star import in another branch", "constant PKG.a.rate", "x * rate", "from PKG.a import *\nfrom PKG.b import *", a="rate = «2→3»\n",
+        b="import sys\n\nif sys.maxsize < 0:\n    rate = 5\n"),
+    _case("augmented after a star import", "constant PKG.base.APPS", "x + len(APPS)", "from PKG.settings import APPS",
+        settings="from PKG.base import *\n\nAPPS += ['c']\n", base="APPS = ['a'«→, 'b'»]\n"),
+    _case("constant that hides a star import", None, "x * RATE", "from PKG.settings import RATE",
+        settings="from PKG.base import *\n\nRATE = 2\n", base="RATE = «1→3»\n"),
+]  # fmt: skip
+
+EDITS = COUNTS + COUNTS_NOT + LATER

@@ -92,9 +92,45 @@ class ModuleSource:
         ]
 
     @functools.cached_property
-    def stars(self) -> list[ImportedName]:
-        """Star imports."""
-        return [found for found in self.imports if found.attribute == "*"]
+    def stars(self) -> list[tuple[ImportedName, int]]:
+        """Star imports with their lines, the last first."""
+        found = [
+            (target, node.lineno)
+            for binding in self.statements
+            for node in ast.walk(binding.statement)
+            if isinstance(node, ast.ImportFrom) and not isinstance(binding.statement, Definition)
+            for target in _import_targets(node)
+            if target.attribute == "*"
+        ]
+        return sorted(found, key=lambda star: -star[1])
+
+    @functools.cached_property
+    def certain_lines(self) -> frozenset[int]:
+        """The lines of statements that run with each import: under no `if`, `try` or loop."""
+        nested = {
+            line
+            for node in self.tree.body
+            if isinstance(node, (ast.If, ast.Try, ast.TryStar, *_COMPOUND))
+            for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
+        }
+        return frozenset(b.statement.lineno for b in self.statements) - nested
+
+    def rebound_after(self, name: str) -> int:
+        """Return the line from which on a name is what this module binds, whatever star imports above it bring; else 0."""
+        sure = (b.statement for b in self.bindings.get(name, []) if not isinstance(b.statement, ast.AugAssign))
+        return max((s.lineno for s in sure if s.lineno in self.certain_lines), default=0)
+
+    def exports(self, name: str) -> bool:
+        """Tell whether a star import of this module may bring a name; an `__all__` that is computed may hold any."""
+        statements = [b.statement for b in self.bindings.get("__all__", [])]
+        if not statements:
+            return not name.startswith("_")
+        value = getattr(statements[0], "value", None)
+        extended = len(statements) > 1 or any(("__all__",) in effect.changed for effect in self.effects)
+        if extended or not isinstance(value, ast.List | ast.Tuple | ast.Set):
+            return True
+        names = [item.value if isinstance(item, ast.Constant) else None for item in value.elts]
+        return name in names or None in names
 
     @functools.cached_property
     def effects(self) -> list[Effect]:

@@ -98,8 +98,8 @@ class Resolver:
         """Yield what a name at the top level of a module stands for; nothing where no statement binds it."""
         self.reach(module)
         bindings = module.bindings.get(chain[0])
+        yield from self._resolve_star(module, chain, visited | {module.name})
         if bindings is None:
-            yield from self._resolve_star(module, chain, visited | {module.name})
             return
         if any(not isinstance(b.statement, ast.Import | ast.ImportFrom) for b in bindings):
             yield Bound(module, chain[0], chain[1:])
@@ -110,15 +110,20 @@ class Resolver:
                         yield from self.resolve_import(found, module, chain[1:], (module.name, name))
 
     def _resolve_star(self, module: ModuleSource, chain: Chain, visited: frozenset[str]) -> Iterator[Resolved]:
-        for star in module.stars:
+        rebound = module.rebound_after(chain[0]) if module.stars else 0
+        for star, line in module.stars:
             target = absolute_name(star, module.package)
+            if line < rebound:
+                return
             if not self.own.covers(target):
-                if not hasattr(builtins, chain[0]):
+                if chain[0] not in module.bindings and not hasattr(builtins, chain[0]):
                     yield Library(f"{target}.{'.'.join(chain)}", (module.name, "*"), target)
                 continue
             source = self.find(target)
-            if source is not None and source.name not in visited:
+            if source is not None and source.name not in visited and source.exports(chain[0]):
                 yield from self.resolve(source, chain, visited)
+                if line in module.certain_lines and source.rebound_after(chain[0]):
+                    return  # star imports above this one bring nothing of that name
 
     def resolve_import(
         self, found: ImportedName, importer: ModuleSource | str, rest: Chain, local: tuple[str, str] | None = None
