@@ -15,7 +15,6 @@ MARK = re.compile("«(.*?)→(.*?)»", re.DOTALL)
 
 FILES, HELD = ("modules", "package"), ("notebook", "exec")
 MISSES: dict[str, dict[str, str]] = {
-    "changed through a second name": dict.fromkeys(FILES, "two names of one object are not known as such"),
     "method of a class of the standard library replaced": dict.fromkeys(
         LAYOUTS, "what is done to a library does not count"
     ),
@@ -341,6 +340,8 @@ LATER = [
         b="import sys\n\nif sys.maxsize < 0:\n    rate = 5\n"),
     _case("augmented after a star import", "constant PKG.base.APPS", "x + len(APPS)", "from PKG.settings import APPS",
         settings="from PKG.base import *\n\nAPPS += ['c']\n", base="APPS = ['a'«→, 'b'»]\n"),
+    _case("changed through a name in another module", "constant PKG.consts.A", "x + sum(A)", "from PKG import extra\nfrom PKG.consts import A",
+        consts="A = [1]\n", extra="from PKG import consts\n\nTABLE = consts.A\nTABLE.append(«2→3»)\n"),
     _case("constant that hides a star import", None, "x * RATE", "from PKG.settings import RATE",
         settings="from PKG.base import *\n\nRATE = 2\n", base="RATE = «1→3»\n"),
 ]  # fmt: skip

@@ -336,6 +336,14 @@ def _may_call(statement: ast.stmt) -> bool:
     return isinstance(statement, (ast.Expr, *_COMPOUND))
 
 
+def same_objects(statement: ast.stmt) -> list[Chain]:
+    """Return the names that a plain assignment makes stand for one object: `A = B = []`, `B = m.A`."""
+    if not isinstance(statement, ast.Assign | ast.AnnAssign) or statement.value is None:
+        return []
+    targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+    return [chain for node in (*targets, statement.value) if (chain := chain_of(node))]
+
+
 def changes_itself(statement: ast.stmt) -> frozenset[str]:
     """Return the names of its own module that a function or class changes when it is called, subclassed or used as decorator."""
     free = {chain[0] for chain in names_of([statement]).chains}

@@ -13,6 +13,7 @@ from orcapod_dagster.core.identity.modules import (
     ModuleSource,
     absolute_name,
     changes_itself,
+    same_objects,
     find_module,
     find_spec,
 )
@@ -165,11 +166,27 @@ class Resolver:
     def targets(self, module: ModuleSource, effect: Effect) -> Iterator[tuple[str, str]]:
         """Yield (module, name) of every name of own code that an effect may change."""
         for chain in effect.changed:
-            yield from ((b.module.name, b.name) for b in self.resolve(module, chain) if isinstance(b, Bound))
+            yield from ((b.module.name, b.name) for b in self._same_object(module, chain))
         for chain in effect.called:
             for bound in self.resolve(module, chain):
                 if isinstance(bound, Bound):
                     yield from self._changed_by_call(bound)
+
+    def _same_object(self, module: ModuleSource, chain: Chain) -> list[Bound]:
+        """Return the names that stand for one object with a name: `A = B = []`, or `B = A`."""
+        found: list[Bound] = []
+        pending = [(module, chain)]
+        while pending:
+            where, one = pending.pop()
+            for bound in self.resolve(where, one):
+                if not isinstance(bound, Bound) or any(
+                    b.module is bound.module and b.name == bound.name for b in found
+                ):
+                    continue
+                found.append(bound)
+                for binding in bound.module.bindings[bound.name]:
+                    pending += [(bound.module, other) for other in same_objects(binding.statement)]
+        return found
 
     def _changed_by_call(self, bound: Bound) -> Iterator[tuple[str, str]]:
         for binding in bound.module.bindings[bound.name]:
