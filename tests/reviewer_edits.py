@@ -19,7 +19,6 @@ MISSES: dict[str, dict[str, str]] = {
         LAYOUTS, "what is done to a library does not count"
     ),
     "state of a library set at import": dict.fromkeys(LAYOUTS, "what is done to a library does not count"),
-    "log of a table": dict.fromkeys(FILES, "a call with a constant is taken to change it"),
     "constant is annotated": dict.fromkeys(FILES, "the annotation of a constant counts"),
     "__missing__ of the class of a constant": dict.fromkeys(HELD, "an instance of a subclass of dict counts as a dict"),
     "default of a defaultdict": dict.fromkeys(HELD, "an instance of a subclass of dict counts as a dict"),
@@ -342,6 +341,8 @@ LATER = [
         settings="from PKG.base import *\n\nAPPS += ['c']\n", base="APPS = ['a'«→, 'b'»]\n"),
     _case("changed through a name in another module", "constant PKG.consts.A", "x + sum(A)", "from PKG import extra\nfrom PKG.consts import A",
         consts="A = [1]\n", extra="from PKG import consts\n\nTABLE = consts.A\nTABLE.append(«2→3»)\n"),
+    _case("function that a log calls", "helper PKG.tables.fill", "x * TABLE['a']", "from PKG.tables import TABLE",
+        tables="import logging\n\nlog = logging.getLogger(__name__)\nTABLE = {}\n\n\ndef fill():\n    TABLE['a'] = «2→3»\n    return TABLE\n\n\nlog.info('%s', fill())\n"),
     _case("constant that hides a star import", None, "x * RATE", "from PKG.settings import RATE",
         settings="from PKG.base import *\n\nRATE = 2\n", base="RATE = «1→3»\n"),
 ]  # fmt: skip

@@ -66,6 +66,11 @@ def decides_nothing(dotted: str) -> bool:
     return dotted.partition(".")[0] in _DECIDE_NOTHING or dotted in _LOCKS or dotted in _CACHES
 
 
+def is_logger(dotted: str) -> bool:
+    """Tell whether a library's name is of a library that logs."""
+    return dotted.partition(".")[0] in ("logging", "structlog", "loguru", "warnings")
+
+
 def is_dropped_decorator(dotted: str) -> bool:
     """Tell whether a decorator leaves what a function returns as it is: Dagster's, this package's, caches."""
     return dotted.partition(".")[0] in ("dagster", "orcapod_dagster") or dotted in _CACHES

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import CodeType
 from typing import Any, Final
 
-from orcapod_dagster.core.identity.environment import is_dropped_decorator
+from orcapod_dagster.core.identity.environment import is_dropped_decorator, is_logger
 from orcapod_dagster.core.identity.names import (
     Chain,
     ImportedName,
@@ -135,7 +135,12 @@ class ModuleSource:
     @functools.cached_property
     def effects(self) -> list[Effect]:
         """Statements that may change what another name stands for."""
-        return [effect for binding in self.statements for effect in _effects_of(binding)]
+        return [
+            effect
+            for binding in self.statements
+            if not self._only_logs(binding.statement)
+            for effect in _effects_of(binding)
+        ]
 
     @functools.cached_property
     def _definitions(self) -> dict[tuple[int, str], ast.AST]:
@@ -184,6 +189,18 @@ class ModuleSource:
         """Return the dotted name of what a constant's statement calls; `""` for anything but a call."""
         value: Any = getattr(statement, "value", None)
         return self.dotted(value) if isinstance(value, ast.Call) else ""
+
+    def _only_logs(self, statement: ast.stmt) -> bool:
+        """Tell whether a statement is a call of a logger, which leaves what it is given as it is."""
+        if not isinstance(statement, ast.Expr) or not isinstance(statement.value, ast.Call):
+            return False
+        if any(
+            isinstance(n, ast.Call) and not _is_builtin(n.func) for n in ast.walk(statement) if n is not statement.value
+        ):
+            return False
+        dotted = self.dotted(statement.value)
+        makers = [self.maker_of(b.statement) for b in self.bindings.get(dotted.partition(".")[0], [])]
+        return any(is_logger(made) for made in (dotted, *makers))
 
     # ------------------------------------------------------------------ statements, each read once
 
