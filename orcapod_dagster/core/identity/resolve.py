@@ -13,9 +13,9 @@ from orcapod_dagster.core.identity.modules import (
     ModuleSource,
     absolute_name,
     changes_itself,
-    same_objects,
     find_module,
     find_spec,
+    same_objects,
 )
 from orcapod_dagster.core.identity.names import Chain, ImportedName, imported_names
 from orcapod_dagster.core.identity.own_code import OwnCode

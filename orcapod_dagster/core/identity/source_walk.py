@@ -175,7 +175,16 @@ class SourceWalk(ABC):
         name.bindings.append((module, binding))
         for guard in binding.guards:
             self._queue.append(partial(self._follow_names, module, names_of([guard])))
-        self._queue.append(partial(self._follow_names, module, module.names_in(binding.statement)))
+        statement = binding.statement
+        if (
+            isinstance(statement, ast.AnnAssign)
+            and isinstance(statement.target, ast.Name)
+            and statement.value is not None
+        ):
+            # The annotation of a constant decides nothing.
+            self._queue.append(partial(self._follow_names, module, names_of([statement.value], module.keeps)))
+        else:
+            self._queue.append(partial(self._follow_names, module, module.names_in(statement)))
         for chain in module.changed_in(binding.statement):
             for found in self._resolver.resolve(module, chain):
                 self._changes(found)
