@@ -19,8 +19,6 @@ MISSES: dict[str, dict[str, str]] = {
         LAYOUTS, "what is done to a library does not count"
     ),
     "state of a library set at import": dict.fromkeys(LAYOUTS, "what is done to a library does not count"),
-    "__missing__ of the class of a constant": dict.fromkeys(HELD, "an instance of a subclass of dict counts as a dict"),
-    "default of a defaultdict": dict.fromkeys(HELD, "an instance of a subclass of dict counts as a dict"),
     "handler registered by a call in a third module": dict.fromkeys(
         HELD, "a notebook's imports are not looked through"
     ),

@@ -9,6 +9,7 @@ import pathlib
 import re
 import sys
 import types
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -107,12 +108,17 @@ class ValueTexts:
         own = kind.__module__ not in ("builtins", "collections", "types")
         if isinstance(value, Mapping) and (not own or isinstance(value, dict)):
             keys, values = self._items(value.keys(), path), self._items(value.values(), path)
-            return f"{_kind(value)}{keys}{values}{self._state(value, path) if own else ''}"
+            made = self.text(value.default_factory, path) if isinstance(value, defaultdict) else ""
+            return f"{self._kind(value, path)}{keys}{values}{made}{self._state(value, path) if own else ''}"
         if isinstance(value, set | frozenset):
-            return f"{_kind(value)}[{','.join(sorted(self.text(v, path) for v in value))}]"
+            return f"{self._kind(value, path)}[{','.join(sorted(self.text(v, path) for v in value))}]"
         if isinstance(value, list | tuple) or kind.__qualname__ == "deque":
-            return f"{_kind(value)}{self._items(value, path)}{self._state(value, path) if own else ''}"
+            return f"{self._kind(value, path)}{self._items(value, path)}{self._state(value, path) if own else ''}"
         return None
+
+    def _kind(self, value: Any, path: str) -> str:
+        """Return the class of a container; the methods of an own one count."""
+        return self._add_code(type(value), path) if self._is_own(type(value)) else _kind(value)
 
     def _items(self, values: Any, path: str) -> str:
         return f"[{','.join(self.text(v, f'{path}[{i}]') for i, v in enumerate(values))}]"
