@@ -19,12 +19,6 @@ MISSES: dict[str, dict[str, str]] = {
         LAYOUTS, "what is done to a library does not count"
     ),
     "state of a library set at import": dict.fromkeys(LAYOUTS, "what is done to a library does not count"),
-    "handler registered by a call in a third module": dict.fromkeys(
-        HELD, "a notebook's imports are not looked through"
-    ),
-    "function of a module replaced from another module": dict.fromkeys(
-        HELD, "a notebook's imports are not looked through"
-    ),
     "import_module of a literal": {"exec": "not seen in bytecode"},
     "alias of a Literal": {"exec": "named as the body"},
 }

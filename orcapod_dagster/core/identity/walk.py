@@ -56,6 +56,7 @@ class CodeWalk(SourceWalk):
         self._kept: list[Any] = []
         self._running: dict[tuple[int, str], tuple[dict[str, Any], str]] = {}
         self._changed_running: set[tuple[int, str]] = set()
+        self._reached_running: set[int] = set()
 
     def run(self) -> None:
         """Walk the function and everything that it names."""
@@ -303,6 +304,7 @@ class CodeWalk(SourceWalk):
     def _follow_running(self, scope: dict[str, Any], names: Names, skip: frozenset[str]) -> None:
         """Count the names that code without a module uses, by what its namespace holds."""
         label = canonical_name(scope.get("__name__") or "")
+        self._reach_imports(scope)
         for name in names.dynamic:
             self._report_dynamic(label, name)
         for chain in sorted(names.chains):
@@ -314,6 +316,21 @@ class CodeWalk(SourceWalk):
                     self._add_resolved(found, names.variables_of(chain))
             else:
                 self._add_running(scope, label, chain, names.variables_of(chain))
+
+    def _reach_imports(self, scope: dict[str, Any]) -> None:
+        """Note the own modules that a namespace without source imported; they may change what others define."""
+        if id(scope) in self._reached_running:
+            return
+        self._reached_running.add(id(scope))
+        for value in list(scope.values()):
+            if isinstance(value, types.ModuleType):
+                named = value.__name__
+            else:
+                named = value.__module__ if isinstance(value, types.FunctionType | type) else None
+            name = canonical_name(named) if isinstance(named, str) else ""
+            source = self._resolver.find(name) if name in sys.modules and self._resolver.own.covers(name) else None
+            if source is not None:
+                self._resolver.reach(source)
 
     def _add_running(self, scope: dict[str, Any], label: str, chain: Chain, variables: Iterable[str] = ()) -> None:
         if chain[0] not in scope:
