@@ -19,7 +19,6 @@ MISSES: dict[str, dict[str, str]] = {
         LAYOUTS, "what is done to a library does not count"
     ),
     "state of a library set at import": dict.fromkeys(LAYOUTS, "what is done to a library does not count"),
-    "import_module of a literal": {"exec": "not seen in bytecode"},
     "alias of a Literal": {"exec": "named as the body"},
 }
 

@@ -47,6 +47,8 @@ def _collect(code: CodeType, names: Names) -> None:
             continue
         if chain and name not in ("PUSH_NULL", "CACHE", "PRECALL"):
             names.chains.add(chain)
+            if chain[-1] == "import_module":
+                _note_import_module(value if name == "LOAD_CONST" else None, names)
             chain = ()
         if name in ("LOAD_GLOBAL", "LOAD_NAME"):
             chain = (str(value),)
@@ -71,6 +73,14 @@ def _note_import(found: ImportedName, names: Names) -> None:
     bound = f"import {found.level} {found.module} {found.attribute}"
     names.imports[bound] = found
     names.chains.add((bound,))
+
+
+def _note_import_module(module: object, names: Names) -> None:
+    if isinstance(module, str):
+        top = module.lstrip(".")
+        _note_import(ImportedName(top, len(module) - len(top), None), names)
+    else:
+        names.dynamic.add("import_module()")
 
 
 def changed_by_code(code: CodeType) -> frozenset[Chain]:
