@@ -333,6 +333,8 @@ LATER = [
         consts="A = [1]\n", extra="from PKG import consts\n\nTABLE = consts.A\nTABLE.append(«2→3»)\n"),
     _case("function that a log calls", "helper PKG.tables.fill", "x * TABLE['a']", "from PKG.tables import TABLE",
         tables="import logging\n\nlog = logging.getLogger(__name__)\nTABLE = {}\n\n\ndef fill():\n    TABLE['a'] = «2→3»\n    return TABLE\n\n\nlog.info('%s', fill())\n"),
+    _case("packages that star import each other", "constant PKG.pkg.core.rate", "x * rate", "from PKG.pkg import rate",
+        pkg__init="from PKG.pkg.core import rate\n", pkg__core="rate = «2→3»\n\nfrom PKG.pkg import *\n"),
     _case("constant that hides a star import", None, "x * RATE", "from PKG.settings import RATE",
         settings="from PKG.base import *\n\nRATE = 2\n", base="RATE = «1→3»\n"),
 ]  # fmt: skip

@@ -73,6 +73,7 @@ class Resolver:
     reached: dict[str, ModuleSource] = field(default_factory=dict[str, ModuleSource])
     """Modules that are imported, directly or not, when the modules are imported that were looked into."""
     _found: dict[str, ModuleSource | None] = field(default_factory=dict[str, ModuleSource | None])
+    _open: set[tuple[str, Chain]] = field(default_factory=set[tuple[str, Chain]])
 
     def find(self, name: str) -> ModuleSource | None:
         """Return the source of a module of own code."""
@@ -95,11 +96,21 @@ class Resolver:
             own = (self.find(name) for name in dict.fromkeys(names) if name and self.own.covers(name))
             pending += [source for source in own if source is not None]
 
-    def resolve(self, module: ModuleSource, chain: Chain, visited: frozenset[str] = frozenset()) -> Iterator[Resolved]:
-        """Yield what a name at the top level of a module stands for; nothing where no statement binds it."""
+    def resolve(self, module: ModuleSource, chain: Chain) -> list[Resolved]:
+        """Return what a name at the top level of a module stands for; nothing where no statement binds it."""
+        key = (module.name, chain)
+        if key in self._open:  # modules may import all of each other
+            return []
+        self._open.add(key)
+        try:
+            return list(self._resolve(module, chain))
+        finally:
+            self._open.remove(key)
+
+    def _resolve(self, module: ModuleSource, chain: Chain) -> Iterator[Resolved]:
         self.reach(module)
         bindings = module.bindings.get(chain[0])
-        yield from self._resolve_star(module, chain, visited | {module.name})
+        yield from self._resolve_star(module, chain)
         if bindings is None:
             return
         if any(not isinstance(b.statement, ast.Import | ast.ImportFrom) for b in bindings):
@@ -110,7 +121,7 @@ class Resolver:
                     if name == chain[0]:
                         yield from self.resolve_import(found, module, chain[1:], (module.name, name))
 
-    def _resolve_star(self, module: ModuleSource, chain: Chain, visited: frozenset[str]) -> Iterator[Resolved]:
+    def _resolve_star(self, module: ModuleSource, chain: Chain) -> Iterator[Resolved]:
         rebound = module.rebound_after(chain[0]) if module.stars else 0
         for star, line in module.stars:
             target = absolute_name(star, module.package)
@@ -121,8 +132,8 @@ class Resolver:
                     yield Library(f"{target}.{'.'.join(chain)}", (module.name, "*"), target)
                 continue
             source = self.find(target)
-            if source is not None and source.name not in visited and source.exports(chain[0]):
-                yield from self.resolve(source, chain, visited)
+            if source is not None and source.exports(chain[0]):
+                yield from self.resolve(source, chain)
                 if line in module.certain_lines and source.rebound_after(chain[0]):
                     return  # star imports above this one bring nothing of that name
 
@@ -143,7 +154,7 @@ class Resolver:
                 parts = ()
             if source is not None:
                 self.reach(source)
-                found_here = list(self.resolve(source, parts)) if parts else [WholeModule(source)]
+                found_here = self.resolve(source, parts) if parts else [WholeModule(source)]
                 if found_here:
                     yield from found_here
                     return
