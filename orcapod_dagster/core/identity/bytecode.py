@@ -47,8 +47,7 @@ def _collect(code: CodeType, names: Names) -> None:
             continue
         if chain and name not in ("PUSH_NULL", "CACHE", "PRECALL"):
             names.chains.add(chain)
-            if chain[-1] == "import_module":
-                _note_import_module(value if name == "LOAD_CONST" else None, names)
+            _note_import_module(chain, value if name == "LOAD_CONST" else None, names)
             chain = ()
         if name in ("LOAD_GLOBAL", "LOAD_NAME"):
             chain = (str(value),)
@@ -75,7 +74,9 @@ def _note_import(found: ImportedName, names: Names) -> None:
     names.chains.add((bound,))
 
 
-def _note_import_module(module: object, names: Names) -> None:
+def _note_import_module(called: Chain, module: object, names: Names) -> None:
+    if called[-1] != "import_module":
+        return
     if isinstance(module, str):
         top = module.lstrip(".")
         _note_import(ImportedName(top, len(module) - len(top), None), names)

@@ -6,13 +6,11 @@ Nothing here runs user code: modules are found without being imported, and read 
 from __future__ import annotations
 
 import ast
-import builtins
 import functools
 import importlib.machinery
 import sys
 import tokenize
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from types import CodeType
 from typing import Any, Final
@@ -27,30 +25,19 @@ from orcapod_dagster.core.identity.names import (
     imported_names,
     names_of,
 )
+from orcapod_dagster.core.identity.statements import (
+    COMPOUND,
+    Binding,
+    Effect,
+    bound_names,
+    effects_of,
+    flat_statements,
+    import_targets,
+    is_builtin,
+)
 from orcapod_dagster.core.identity.syntax import Definition, dump
 
 _OURS: Final = frozenset({"packet_asset", "packet_function"})
-_COMPOUND: Final = (ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, ast.Match)
-
-
-@dataclass(frozen=True, slots=True)
-class Binding:
-    """A statement that binds or changes a name at module level."""
-
-    statement: ast.stmt
-    guards: tuple[ast.expr, ...] = ()
-    """Conditions of the `if` statements around it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Effect:
-    """A statement of a module that may change what a name, also of another module, stands for."""
-
-    binding: Binding
-    changed: tuple[Chain, ...]
-    """Names that the statement itself changes: `TABLE.append(x)`, `Shape.area = f`, `@table.register`."""
-    called: tuple[Chain, ...]
-    """Functions and base classes that may change what they know: `@register("a")`, `class Sub(Base)`."""
 
 
 class ModuleSource:
@@ -71,14 +58,14 @@ class ModuleSource:
         """Every name bound at module level, with the statements that bind it, in order."""
         found: dict[str, list[Binding]] = {}
         for binding in self.statements:
-            for name in _bound_names(binding.statement):
+            for name in bound_names(binding.statement):
                 found.setdefault(name, []).append(binding)
         return found
 
     @functools.cached_property
     def statements(self) -> list[Binding]:
         """The statements that run when the module is imported, also those under `if` and `try`."""
-        return list(_flat(self.tree.body, ()))
+        return list(flat_statements(self.tree.body, ()))
 
     @functools.cached_property
     def imports(self) -> list[ImportedName]:
@@ -88,7 +75,7 @@ class ModuleSource:
             for binding in self.statements
             for node in ast.walk(binding.statement)
             if isinstance(node, ast.Import | ast.ImportFrom) and not isinstance(binding.statement, Definition)
-            for found in _import_targets(node)
+            for found in import_targets(node)
         ]
 
     @functools.cached_property
@@ -99,7 +86,7 @@ class ModuleSource:
             for binding in self.statements
             for node in ast.walk(binding.statement)
             if isinstance(node, ast.ImportFrom) and not isinstance(binding.statement, Definition)
-            for target in _import_targets(node)
+            for target in import_targets(node)
             if target.attribute == "*"
         ]
         return sorted(found, key=lambda star: -star[1])
@@ -110,7 +97,7 @@ class ModuleSource:
         nested = {
             line
             for node in self.tree.body
-            if isinstance(node, (ast.If, ast.Try, ast.TryStar, *_COMPOUND))
+            if isinstance(node, (ast.If, ast.Try, ast.TryStar, *COMPOUND))
             for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
         }
         return frozenset(b.statement.lineno for b in self.statements) - nested
@@ -139,7 +126,7 @@ class ModuleSource:
             effect
             for binding in self.statements
             if not self._only_logs(binding.statement)
-            for effect in _effects_of(binding)
+            for effect in effects_of(binding)
         ]
 
     @functools.cached_property
@@ -195,7 +182,7 @@ class ModuleSource:
         if not isinstance(statement, ast.Expr) or not isinstance(statement.value, ast.Call):
             return False
         if any(
-            isinstance(n, ast.Call) and not _is_builtin(n.func) for n in ast.walk(statement) if n is not statement.value
+            isinstance(n, ast.Call) and not is_builtin(n.func) for n in ast.walk(statement) if n is not statement.value
         ):
             return False
         dotted = self.dotted(statement.value)
@@ -250,126 +237,6 @@ def _covers(body: ast.expr, code: CodeType) -> bool:
 
 def _extent(node: ast.expr) -> tuple[int, int]:
     return ((node.end_lineno or 0) - node.lineno, (node.end_col_offset or 0) - node.col_offset)
-
-
-# ---------------------------------------------------------------------------- statements
-
-
-def _flat(body: Sequence[ast.stmt], guards: tuple[ast.expr, ...]) -> Iterator[Binding]:
-    for statement in body:
-        if isinstance(statement, ast.If):
-            if _never_on_import(statement.test):
-                yield from _flat(statement.orelse, guards)
-            else:
-                yield from _flat([*statement.body, *statement.orelse], (*guards, statement.test))
-        elif isinstance(statement, ast.Try | ast.TryStar):
-            for part in (statement.body, *(h.body for h in statement.handlers), statement.orelse, statement.finalbody):
-                yield from _flat(part, guards)
-        elif isinstance(statement, ast.Assign):
-            yield from (Binding(one, guards) for one in _split(statement))
-        else:
-            yield Binding(statement, guards)
-
-
-def _never_on_import(test: ast.expr) -> bool:
-    """Tell whether a condition is `TYPE_CHECKING` or `__name__ == "__main__"`."""
-    if isinstance(test, ast.Compare):
-        return isinstance(test.left, ast.Name) and test.left.id == "__name__"
-    return (chain_of(test) or ("",))[-1] == "TYPE_CHECKING"
-
-
-def _split(statement: ast.Assign) -> Iterator[ast.stmt]:
-    """Cut `a, b = 1, 2` in two, so that each name has a value of its own."""
-    target, value = statement.targets[0], statement.value
-    if not isinstance(target, ast.Tuple) or not isinstance(value, ast.Tuple) or len(statement.targets) > 1:
-        yield statement
-        return
-    starred = any(isinstance(item, ast.Starred) for item in (*target.elts, *value.elts))
-    if starred or len(target.elts) != len(value.elts):
-        yield statement
-        return
-    for name, item in zip(target.elts, value.elts, strict=True):
-        yield ast.copy_location(ast.Assign(targets=[name], value=item), item)
-
-
-def _bound_names(statement: ast.stmt) -> list[str]:
-    """Return the names that a statement binds; what it only changes (`X[k] = v`) is an effect."""
-    if isinstance(statement, Definition):
-        return [statement.name]
-    if isinstance(statement, ast.Import | ast.ImportFrom):
-        return [name for name, _ in imported_names(statement) if name != "*"]
-    if isinstance(statement, ast.AugAssign):
-        return [statement.target.id] if isinstance(statement.target, ast.Name) else []
-    if isinstance(statement, ast.AnnAssign):
-        return [statement.target.id] if isinstance(statement.target, ast.Name) and statement.value is not None else []
-    if isinstance(statement, ast.Delete):
-        return []
-    stored = [n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
-    if isinstance(statement, _COMPOUND):
-        stored += [n.name for n in ast.walk(statement) if isinstance(n, Definition)]
-        imports = [n for n in ast.walk(statement) if isinstance(n, ast.Import | ast.ImportFrom)]
-        stored += [name for node in imports for name, _ in imported_names(node)]
-    alias: Any = getattr(statement, "name", None)  # `type X = ...` of Python 3.12
-    return list(dict.fromkeys([*stored, alias.id] if isinstance(alias, ast.Name) else stored))
-
-
-def _import_targets(node: ast.Import | ast.ImportFrom) -> Iterator[ImportedName]:
-    if isinstance(node, ast.ImportFrom):
-        yield from (found for _, found in imported_names(node))
-    else:
-        yield from (ImportedName(alias.name, 0, None) for alias in node.names)
-
-
-def _effects_of(binding: Binding) -> Iterator[Effect]:
-    statement = binding.statement
-    if isinstance(statement, ast.Import | ast.ImportFrom):
-        return
-    if isinstance(statement, Definition):
-        decorators = [d.func if isinstance(d, ast.Call) else d for d in statement.decorator_list]
-        called = [chain for d in decorators if (chain := chain_of(d.value if isinstance(d, ast.Subscript) else d))]
-        changed = [chain[:-1] for chain in called if len(chain) > 1]
-        if isinstance(statement, ast.ClassDef):
-            called += [chain for base in statement.bases if (chain := chain_of(base))]
-        if called or changed:
-            yield Effect(binding, tuple(changed), tuple(called))
-        return
-    changed = set(changed_chains(statement))
-    called = [node for node in ast.walk(statement) if isinstance(node, ast.Call)] if _may_call(statement) else []
-    chains = [chain for node in called if (chain := chain_of(node.func))]
-    changed |= {chain[:-1] for chain in chains if len(chain) > 1}
-    changed |= {c for node in called if not _is_builtin(node.func) for a in node.args if (c := chain_of(a))}
-    names = set(_bound_names(statement))
-    changed = {chain for chain in changed if chain[0] not in names}
-    if changed or chains:
-        yield Effect(binding, tuple(sorted(changed)), tuple(chains))
-
-
-def _is_builtin(called: ast.expr) -> bool:
-    return isinstance(called, ast.Name) and hasattr(builtins, called.id) and called.id != "setattr"
-
-
-def _may_call(statement: ast.stmt) -> bool:
-    """Tell whether a statement stands for what it calls: its value is thrown away, or it is a loop."""
-    return isinstance(statement, (ast.Expr, *_COMPOUND))
-
-
-def same_objects(statement: ast.stmt) -> list[Chain]:
-    """Return the names that a plain assignment makes stand for one object: `A = B = []`, `B = m.A`."""
-    if not isinstance(statement, ast.Assign | ast.AnnAssign) or statement.value is None:
-        return []
-    targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-    return [chain for node in (*targets, statement.value) if (chain := chain_of(node))]
-
-
-def changes_itself(statement: ast.stmt) -> frozenset[str]:
-    """Return the names of its own module that a function or class changes when it is called, subclassed or used as decorator."""
-    free = {chain[0] for chain in names_of([statement]).chains}
-    free |= {name for node in ast.walk(statement) if isinstance(node, ast.Global) for name in node.names}
-    changed = {chain[0] for chain in changed_chains(statement)}
-    if isinstance(statement, ast.ClassDef):
-        hooks = any(isinstance(n, ast.FunctionDef) and n.name == "__init_subclass__" for n in statement.body)
-        return frozenset((changed & free) | ({statement.name} if hooks else set()))
-    return frozenset(changed & free)
 
 
 # ---------------------------------------------------------------------------- finding and reading

@@ -9,16 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from orcapod_dagster.core.identity.modules import (
-    Effect,
     ModuleSource,
     absolute_name,
-    changes_itself,
     find_module,
     find_spec,
-    same_objects,
 )
 from orcapod_dagster.core.identity.names import Chain, ImportedName, imported_names
 from orcapod_dagster.core.identity.own_code import OwnCode
+from orcapod_dagster.core.identity.statements import Effect, changes_itself, same_objects
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from orcapod_dagster.core.identity.environment import (
     environment_value,
     is_environment_variables,
 )
-from orcapod_dagster.core.identity.modules import Binding, ModuleSource
+from orcapod_dagster.core.identity.modules import ModuleSource
 from orcapod_dagster.core.identity.names import Names, names_of
 from orcapod_dagster.core.identity.own_code import OwnCode
 from orcapod_dagster.core.identity.parts import CodePart, digest_of
@@ -29,6 +29,7 @@ from orcapod_dagster.core.identity.resolve import (
     Resolver,
     WholeModule,
 )
+from orcapod_dagster.core.identity.statements import Binding
 from orcapod_dagster.core.identity.syntax import Definition, dump, dump_literal, is_empty
 from orcapod_dagster.core.identity.values import NOT_COUNTED
 
