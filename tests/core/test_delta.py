@@ -17,7 +17,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from orcapod_dagster.core import delta
 from orcapod_dagster.core.compaction import compact
-from orcapod_dagster.core.delta import files as data_files, write as write_module
+from orcapod_dagster.core.delta import files as data_files, pace
 from orcapod_dagster.core.errors import (
     ConversionError,
     LakeError,
@@ -575,7 +575,7 @@ def test_a_writer_whose_time_is_over_tries_again(tmp_path: Path, monkeypatch: py
         delta.append(uri, pa.table({"x": [2]}).to_reader)
         attempt(self, *arguments)
 
-    monkeypatch.setattr(write_module, "_RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(pace, "_SECONDS", 0.0)
     monkeypatch.setattr(delta.Write, "_try", stand_still)
     delta.append(uri, pa.table({"x": [3]}).to_reader)
     table = delta.open_table(uri)

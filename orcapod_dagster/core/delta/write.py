@@ -5,8 +5,6 @@ After an error the outcome of a commit is looked up, never assumed.
 
 from __future__ import annotations
 
-import random
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +18,7 @@ from deltalake.transaction import AddAction
 from orcapod_dagster.core.delta.creation import CHECKPOINT_EVERY, create_table
 from orcapod_dagster.core.delta.files import ROW_GROUP_ROWS, bounded, refuse_lost_files, remove_files, write_files
 from orcapod_dagster.core.delta.log import ACTIONS, WRITTEN, mark_of_newest, sync_files, sync_log
+from orcapod_dagster.core.delta.pace import Pace
 from orcapod_dagster.core.delta.schemas import (
     allow_naive_timestamps,
     refuse_difference,
@@ -28,7 +27,7 @@ from orcapod_dagster.core.delta.schemas import (
 )
 from orcapod_dagster.core.delta.superseding import Superseded
 from orcapod_dagster.core.delta.table import is_unfinished, open_any, reading, table_schema
-from orcapod_dagster.core.errors import CommitError, StorageError
+from orcapod_dagster.core.errors import StorageError
 from orcapod_dagster.core.predicates import Predicate, refuse_outside
 from orcapod_dagster.core.regions import name_suffix
 from orcapod_dagster.core.storage_types import storage_schema, to_storage
@@ -36,9 +35,6 @@ from orcapod_dagster.core.storage_types import storage_schema, to_storage
 COMMIT_ID: Final = "orcapod.commit_id"
 OpenReader = Callable[[], pa.RecordBatchReader]
 
-_RETRY_SECONDS: Final = 60.0
-_RETRY_TRIES: Final = 30
-"""A writer gives up after so long and so many tries: one that stood still for a minute has not lost against anybody."""
 _LOOK_BACK: Final = 50
 
 
@@ -134,25 +130,32 @@ class Write:
                 sync_log(self.uri, version)
 
     def _commit(self, adds: list[AddAction], supersede: Callable[[DeltaTable], Superseded]) -> int:
-        pace = _Pace(self.uri)
-        while True:
-            table = self._table = self._newest()
-            if self._stood_on is None:
-                self._stood_on = table.version()
-            version = self.committed_version(table) if self.once else None
-            if version is not None:
-                remove_files(self.uri, adds, self.options)
-                return version
-            refuse_folders(self.uri, table)
-            if not self.evolves:
-                # Again, for another writer may have created the table, or changed it, since the first look.
-                refuse_difference(self.uri, schema_difference(table_schema(table), self.schema))
-            with reading(self.uri):
-                gone = supersede(table)
-            outcome = self._commit_on(table, adds, gone)
-            if isinstance(outcome, int):
-                return outcome
-            pace.wait(outcome)
+        with Pace(self.uri) as pace:
+            while True:
+                pace.before_try()
+                outcome = self._commit_on_newest(adds, supersede)
+                if isinstance(outcome, int):
+                    return outcome
+                pace.lost(outcome)
+
+    def _commit_on_newest(
+        self, adds: list[AddAction], supersede: Callable[[DeltaTable], Superseded]
+    ) -> int | CommitFailedError:
+        """Find anew what goes, and try to commit; as `_commit_on`."""
+        table = self._table = self._newest()
+        if self._stood_on is None:
+            self._stood_on = table.version()
+        version = self.committed_version(table) if self.once else None
+        if version is not None:
+            remove_files(self.uri, adds, self.options)
+            return version
+        refuse_folders(self.uri, table)
+        if not self.evolves:
+            # Again, for another writer may have created the table, or changed it, since the first look.
+            refuse_difference(self.uri, schema_difference(table_schema(table), self.schema))
+        with reading(self.uri):
+            gone = supersede(table)
+        return self._commit_on(table, adds, gone)
 
     def _commit_on(self, table: DeltaTable, adds: list[AddAction], gone: Superseded) -> int | CommitFailedError:
         """Try to commit on a version; return the one that this made, or the error that says that another writer was first."""
@@ -208,31 +211,6 @@ class Write:
         with reading(self.uri):
             found = [e for e in table.history(max(_LOOK_BACK, since)) if e.get(COMMIT_ID) == self.metadata[COMMIT_ID]]
         return int(found[0]["version"]) if found else None
-
-
-class _Pace:
-    """The waits between the tries of one commit: ever longer, by chance, and not for ever."""
-
-    def __init__(self, uri: str) -> None:
-        self._uri = uri
-        self._deadline = time.monotonic() + _RETRY_SECONDS
-        self._delay = 0.01
-        self._tries = 0
-
-    def wait(self, lost: CommitFailedError) -> None:
-        """Wait after a try that another writer won.
-
-        Raises:
-            CommitError: there were enough of them.
-        """
-        self._tries += 1
-        if self._tries >= _RETRY_TRIES and time.monotonic() > self._deadline:
-            raise CommitError(
-                f"{self._uri}: other writers committed first, {self._tries} times in {_RETRY_SECONDS:.0f} s or more. Nothing was "
-                "written. Run again, with fewer writers on this table at once."
-            ) from lost
-        time.sleep(self._delay * (0.5 + random.random()))  # noqa: S311  # jitter, not a secret
-        self._delay = min(self._delay * 1.6, 1.0)
 
 
 def _after_commit(version: int) -> PostCommitHookProperties:
