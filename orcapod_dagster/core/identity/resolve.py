@@ -54,13 +54,21 @@ class Library:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """A name (`"*"` for star imports) of an own module that more than one import may bind, or one under a condition."""
+
+    module: ModuleSource
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Unknown:
     """A name that nothing binds."""
 
     dotted: str
 
 
-Resolved = Bound | WholeModule | Loaded | Library | Unknown
+Resolved = Bound | WholeModule | Loaded | Library | Choice | Unknown
 
 
 @dataclass(slots=True)
@@ -118,6 +126,9 @@ class Resolver:
                 for name, found in imported_names(binding.statement):
                     if name == chain[0]:
                         yield from self.resolve_import(found, module, chain[1:], (module.name, name))
+        imports = [b for b in bindings if isinstance(b.statement, ast.Import | ast.ImportFrom)]
+        if imports and (len(bindings) > 1 or imports[0].guards):
+            yield Choice(module, chain[0])
 
     def _resolve_star(self, module: ModuleSource, chain: Chain) -> Iterator[Resolved]:
         rebound = module.rebound_after(chain[0]) if module.stars else 0
@@ -131,7 +142,10 @@ class Resolver:
                 continue
             source = self.find(target)
             if source is not None and source.exports(chain[0]):
-                yield from self.resolve(source, chain)
+                found = self.resolve(source, chain)
+                yield from found
+                if found and line not in module.certain_lines:
+                    yield Choice(module, "*")
                 if line in module.certain_lines and source.rebound_after(chain[0]):
                     return  # star imports above this one bring nothing of that name
 

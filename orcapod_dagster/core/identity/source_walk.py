@@ -17,12 +17,13 @@ from orcapod_dagster.core.identity.environment import (
     environment_value,
     is_environment_variables,
 )
-from orcapod_dagster.core.identity.modules import ModuleSource
-from orcapod_dagster.core.identity.names import Names, names_of
+from orcapod_dagster.core.identity.modules import ModuleSource, absolute_name
+from orcapod_dagster.core.identity.names import Names, imported_names, names_of
 from orcapod_dagster.core.identity.own_code import OwnCode
 from orcapod_dagster.core.identity.parts import CodePart, digest_of
 from orcapod_dagster.core.identity.resolve import (
     Bound,
+    Choice,
     Library,
     Loaded,
     Resolved,
@@ -71,6 +72,7 @@ class SourceWalk(ABC):
         self._resolver = Resolver(own)
         self._names: dict[tuple[str, str], Name] = {}
         self._nothing: set[tuple[str, str]] = set()
+        self._choices: set[tuple[str, str]] = set()
         self._indexed: set[str] = set()
         self._effects: dict[tuple[str, str], list[tuple[ModuleSource, Binding]]] = {}
         self._queue: deque[Callable[[], None]] = deque()
@@ -152,6 +154,8 @@ class SourceWalk(ABC):
             self._note_library(found, variables)
         elif isinstance(found, Loaded):
             self._add_loaded(found)
+        elif isinstance(found, Choice):
+            self._add_choice(found.module, found.name)
         else:
             self._put("unknown", found.dotted, "unknown")
 
@@ -169,6 +173,27 @@ class SourceWalk(ABC):
             self._add_binding(self._names[key], module, binding)
         for source, binding in self._effects.get(key, []):
             self._add_binding(self._names[key], source, binding)
+
+    def _add_choice(self, module: ModuleSource, name: str) -> None:
+        """Count which import binds a name, and the conditions under which it does."""
+        if (module.name, name) in self._choices:
+            return
+        self._choices.add((module.name, name))
+        texts: dict[str, str] = {}
+        bindings = module.bindings[name] if name != "*" else module.statements
+        for binding in bindings:
+            statement, guards = binding.statement, self._guards_text(module, binding)
+            if isinstance(statement, ast.Import | ast.ImportFrom):
+                bound = [found for one, found in imported_names(statement) if one == name]
+                targets = [f"{absolute_name(found, module.package)}.{found.attribute}" for found in bound]
+            else:
+                targets = [] if name == "*" else ["own"]
+            texts.update({f"{guards}{target}": target for target in targets})
+            for guard in binding.guards if targets else ():
+                self._queue.append(partial(self._follow_names, module, names_of([guard])))
+        chosen = len(texts) > 1 or any(text != target for text, target in texts.items())
+        if chosen and not all(map(decides_nothing, texts.values())):
+            self._put("import", f"{module.name}.{name}", "\n".join(texts))
 
     def _add_binding(self, name: Name, module: ModuleSource, binding: Binding) -> None:
         if any(known is binding for _, known in name.bindings):
@@ -263,9 +288,12 @@ class SourceWalk(ABC):
         source = "\n".join(module.source_of([b.statement]) for module, b in ordered) if definitions else None
         self._put(kind, f"{name.module.name}.{name.name}", "\n".join(texts), source)
 
+    def _guards_text(self, module: ModuleSource, binding: Binding) -> str:
+        return "".join(f"if {dump(guard, keeper(module))}:" for guard in binding.guards)
+
     def _binding_text(self, module: ModuleSource, binding: Binding) -> str:
         keep = keeper(module)
-        guards = "".join(f"if {dump(guard, keep)}:" for guard in binding.guards)
+        guards = self._guards_text(module, binding)
         statement = binding.statement
         if isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
             targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]

@@ -41,10 +41,14 @@ def flat_statements(body: Sequence[ast.stmt], guards: tuple[ast.expr, ...]) -> I
             if _never_on_import(statement.test):
                 yield from flat_statements(statement.orelse, guards)
             else:
-                yield from flat_statements([*statement.body, *statement.orelse], (*guards, statement.test))
+                yield from flat_statements(statement.body, (*guards, statement.test))
+                yield from flat_statements(statement.orelse, (*guards, ast.UnaryOp(ast.Not(), statement.test)))
         elif isinstance(statement, ast.Try | ast.TryStar):
-            for part in (statement.body, *(h.body for h in statement.handlers), statement.orelse, statement.finalbody):
-                yield from flat_statements(part, guards)
+            yield from flat_statements(statement.body, guards)
+            for handler in statement.handlers:
+                caught = [] if handler.type is None else [handler.type]
+                yield from flat_statements(handler.body, (*guards, ast.Tuple([ast.Constant("except"), *caught])))
+            yield from flat_statements([*statement.orelse, *statement.finalbody], guards)
         elif isinstance(statement, ast.Assign):
             yield from (Binding(one, guards) for one in _split(statement))
         else:
