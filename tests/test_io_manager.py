@@ -530,6 +530,25 @@ def test_a_retried_step_appends_once(lake: Lake) -> None:
         assert len(lake.rows("source")) == expected
 
 
+def test_a_step_retried_after_many_commits_appends_once(lake: Lake) -> None:
+    """A step that is tried again when others have committed 70 times since does not append its rows twice."""
+
+    class Overtaken(DeltaLakeIOManager):
+        def _add_metadata(self, context: Any, *rest: Any) -> None:
+            if context.step_context.previous_attempt_count == 0:
+                for n in range(70):
+                    delta.append(str(lake.root / "source"), ROWS.slice(0, 1).to_reader, commit_id=f"other {n}")
+                raise dg.RetryRequested
+            super()._add_metadata(context, *rest)
+
+    io_manager = Overtaken(root_uri=str(lake.root))
+    source = make_asset(lambda _: ROWS, metadata={"orcapod/write_mode": "append"})
+    result = dg.materialize([source], instance=lake.instance, resources={"io_manager": io_manager})
+    assert result.success
+    assert any(event.is_step_restarted for event in result.all_events)
+    assert len(lake.rows("source")) == 70 + 3
+
+
 def test_append_is_refused_for_partitions_and_unknown_modes(lake: Lake) -> None:
     """A partitioned asset cannot append, and an unknown write mode is named; nothing is written."""
     metadata = {"orcapod/write_mode": "append", "partition_expr": "site"}

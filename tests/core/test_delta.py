@@ -17,7 +17,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from orcapod_dagster.core import delta
 from orcapod_dagster.core.compaction import compact
-from orcapod_dagster.core.delta import files as data_files, pace
+from orcapod_dagster.core.delta import files as data_files
 from orcapod_dagster.core.errors import (
     ConversionError,
     LakeError,
@@ -563,38 +563,3 @@ def test_types_that_are_stored_alike_are_not_mixed(tmp_path: Path, before: pa.Ar
         with pytest.raises(SchemaMismatchError, match="column 'x'"):
             write(pa.table({"x": after}))
     assert read(tmp_path / "t")["x"].to_pylist() == before.to_pylist()
-
-
-def test_a_writer_whose_time_is_over_tries_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A writer that stood still longer than it may try, and lost its first try meanwhile, goes on as any other."""
-    uri, attempt = str(tmp_path / "t"), delta.Write._try
-    delta.append(uri, pa.table({"x": [1]}).to_reader)
-
-    def stand_still(self: Any, *arguments: Any) -> None:
-        monkeypatch.setattr(delta.Write, "_try", attempt)
-        delta.append(uri, pa.table({"x": [2]}).to_reader)
-        attempt(self, *arguments)
-
-    monkeypatch.setattr(pace, "_SECONDS", 0.0)
-    monkeypatch.setattr(delta.Write, "_try", stand_still)
-    delta.append(uri, pa.table({"x": [3]}).to_reader)
-    table = delta.open_table(uri)
-    assert table is not None
-    assert sorted(table.to_pyarrow_table()["x"].to_pylist()) == [1, 2, 3]
-
-
-def test_a_commit_is_found_behind_many_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error after a commit that happened, told when 60 others had committed since, loses no row and repeats none."""
-    append(tmp_path / "t", make_table(site=["a"], value=[0]))
-    tried = delta.Write._try
-
-    def late(write: delta.Write, table: Any, actions: list[Any]) -> None:
-        tried(write, table, actions)
-        monkeypatch.setattr(delta.Write, "_try", tried)
-        for value in range(2, 62):
-            append(tmp_path / "t", make_table(site=["a"], value=[value]))
-        raise OSError("the answer was late")
-
-    monkeypatch.setattr(delta.Write, "_try", late)
-    append(tmp_path / "t", make_table(site=["a"], value=[1]))
-    assert sorted(read(tmp_path / "t")["value"].to_pylist()) == list(range(62))

@@ -39,7 +39,7 @@ def append(
         properties: table properties, set when it is created.
         custom_metadata: stored with the commit.
         plain_columns: columns of ever new values, which are not dictionary-encoded.
-        commit_id: names this append for ever: where one of the last commits carries it, nothing is written again.
+        commit_id: names this append: where a commit of the last seven days carries it, nothing is written again.
         durable: force everything to the disk before returning, so that a power loss takes nothing away; local disks only.
         evolve: what to do when there are new columns: refuse, or add them; the rows that are there have null in them.
 

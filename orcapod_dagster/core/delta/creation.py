@@ -17,6 +17,8 @@ from orcapod_dagster.core.paths import local_path
 from orcapod_dagster.core.storage import options_for
 
 CHECKPOINT_EVERY: Final = 10
+_REMEMBERED: Final = "interval 7 days"
+"""How long a table knows of an append by its name; each checkpoint holds all names, 60 bytes each (measured)."""
 _LOCK_NAME: Final = "_orcapod.lock"
 
 
@@ -36,6 +38,7 @@ def create_table(
     """
     configuration = {
         "delta.checkpointInterval": str(CHECKPOINT_EVERY),
+        "delta.setTransactionRetentionDuration": _REMEMBERED,
         FORMAT_PROPERTY: FORMAT,
         **properties,
     }

@@ -5,13 +5,14 @@ After an error the outcome of a commit is looked up, never assumed.
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Schema
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Schema, Transaction
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction
 
@@ -34,8 +35,6 @@ from orcapod_dagster.core.storage_types import storage_schema, to_storage
 
 COMMIT_ID: Final = "orcapod.commit_id"
 OpenReader = Callable[[], pa.RecordBatchReader]
-
-_LOOK_BACK: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +142,8 @@ class Write:
     ) -> int | CommitFailedError:
         """Find anew what goes, and try to commit; as `_commit_on`."""
         table = self._table = self._newest()
-        if self._stood_on is None:
-            self._stood_on = table.version()
+        # The lowest, for the table may have been removed and made anew since the first try.
+        self._stood_on = table.version() if self._stood_on is None else min(self._stood_on, table.version())
         version = self.committed_version(table) if self.once else None
         if version is not None:
             remove_files(self.uri, adds, self.options)
@@ -186,8 +185,11 @@ class Write:
 
     def _try(self, table: DeltaTable, actions: list[Any]) -> None:
         said = {**self.metadata, ACTIONS: str(len(actions))}
-        commit = CommitProperties(custom_metadata=said, max_commit_retries=0)
-        after = _after_commit(table.version() + 1)
+        version = table.version() + 1
+        # The table itself remembers a write that others may try, with the version that it made, however many come after it.
+        known = [Transaction(self.metadata[COMMIT_ID], version, int(time.time() * 1000))] if self.once else None
+        commit = CommitProperties(custom_metadata=said, max_commit_retries=0, app_transactions=known)
+        after = _after_commit(version)
         stored = Schema.from_arrow(self.stored)
         if self.takes_schema and table.schema() != stored:
             # The engine's overwrite names the new schema, and removes every file of the version it stands on by itself.
@@ -206,10 +208,15 @@ class Write:
         table = table or open_any(self.uri, self.options)
         if table is None:
             return None
+        if self.once:
+            with reading(self.uri):
+                return table.transaction_version(self.metadata[COMMIT_ID])
         # All that came since the first try are looked at, for a writer may have stood still meanwhile: its files would be removed.
         since = 0 if self._stood_on is None else table.version() - self._stood_on
+        if since <= 0:
+            return None
         with reading(self.uri):
-            found = [e for e in table.history(max(_LOOK_BACK, since)) if e.get(COMMIT_ID) == self.metadata[COMMIT_ID]]
+            found = [entry for entry in table.history(since) if entry.get(COMMIT_ID) == self.metadata[COMMIT_ID]]
         return int(found[0]["version"]) if found else None
 
 
