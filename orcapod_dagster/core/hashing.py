@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 
-from orcapod_dagster.core.arrow import pc
+from orcapod_dagster.core.arrow import count_up, pc
 from orcapod_dagster.core.blobs.layout import counted, is_blob
 from orcapod_dagster.core.casting import (
     is_binary,
@@ -348,7 +348,7 @@ def _list_lanes(array: pa.Array) -> Lanes:
     counts, items = list_parts(array)
     child = _lanes(items)
     lengths, starts, ends = _segments(counts)
-    index = pc.subtract(_count_up(len(child.a)), pc.take(starts, item_rows(counts)))
+    index = pc.subtract(count_up(len(child.a)).cast(_U64), pc.take(starts, item_rows(counts)))
     step = pc.add(index, _u64(1))
     keys = _const("index")
     parts = Lanes(*(_mix(pc.add(lane, pc.multiply(step, key))) for lane, key in zip(child, keys, strict=True)))
@@ -372,10 +372,6 @@ def _segments(counts: pa.Array) -> tuple[pa.Array, pa.Array, pa.Array]:
     lengths = pc.fill_null(counts, 0).cast(_U64)
     ends = pc.cumulative_sum(lengths)
     return lengths, pc.subtract(ends, lengths), ends
-
-
-def _count_up(count: int) -> pa.Array:
-    return pc.subtract(pc.cumulative_sum(pa.repeat(_u64(1), count)), _u64(1))
 
 
 def _segment_sums(parts: Lanes, lengths: pa.Array, starts: pa.Array, ends: pa.Array) -> Lanes:

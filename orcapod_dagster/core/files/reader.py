@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import pyarrow as pa
 
-from orcapod_dagster.core.arrow import pc
+from orcapod_dagster.core.arrow import count_up, pc
 from orcapod_dagster.core.casting import one_array
 from orcapod_dagster.core.errors import InputError
 from orcapod_dagster.core.files.digests import (
@@ -165,7 +165,7 @@ class FileReader:
                 places.extend((name, row, (kind, path)) for row, path in pairs if path is not None)
                 return paths
 
-            replace_paths(columns[name], hint, _count_up(columns[name]), collect)
+            replace_paths(columns[name], hint, count_up(len(columns[name])), collect)
         return places
 
     def _with(
@@ -179,7 +179,7 @@ class FileReader:
             return pa.StructArray.from_arrays([inner], fields=[pa.field(kind, inner.type)], mask=paths.is_null())
 
         return {
-            name: replace_paths(columns[name], hint, _count_up(columns[name]), build)
+            name: replace_paths(columns[name], hint, count_up(len(columns[name])), build)
             for name, hint in self._hints.items()
         }
 
@@ -236,10 +236,6 @@ def _unusable(kind: Kind, path: str, problem: str) -> _Found:
     text = f"{kind} {path}".encode()
     digest = hashlib.blake2b(text, digest_size=DIGEST_BYTES, person=b"orcapod.nofile.1").digest()
     return _Found(digest, bytes(STATE_BYTES), problem=problem)
-
-
-def _count_up(array: pa.Array) -> pa.Array:
-    return pa.array(range(len(array)), pa.int64())
 
 
 def content_columns(columns: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
