@@ -47,6 +47,19 @@ def test_a_commit_cut_anywhere_is_noticed(tmp_path: Path) -> None:
     assert delta.open_table(str(tmp_path / "t")) is not None
 
 
+def test_a_commit_that_lost_its_name_is_noticed(tmp_path: Path) -> None:
+    """A named append whose commit was cut before its name, which is the last line, is not taken for whole: a retry would repeat it."""
+    delta.append(str(tmp_path), pa.table({"x": [1]}).to_reader, commit_id="named")
+    text = newest_commit(tmp_path).read_bytes()
+    *lines, name = text.splitlines(keepends=True)
+    assert b'"named"' in name
+    newest_commit(tmp_path).write_bytes(b"".join(lines))
+    with pytest.raises(StorageError, match="lacks the name of its commit, after 1 file actions"):
+        delta.open_table(str(tmp_path))
+    newest_commit(tmp_path).write_bytes(text)
+    assert delta.open_table(str(tmp_path)) is not None
+
+
 def test_the_way_out_works(tmp_path: Path) -> None:
     """Removing the file that is named gives the table as it was before, and the next write goes on from there."""
     make_table(tmp_path / "t")

@@ -22,6 +22,8 @@ ACTIONS: Final = "orcapod.actions"
 """In the metadata of a commit: how many files it adds and removes."""
 WRITTEN: Final = "orcapod.written"
 """In the metadata of a commit: how many of the files it adds, the first ones, hold its own rows; the others, rows that stayed."""
+NAMED: Final = "orcapod.named"
+"""In the metadata of a commit: it holds a name by which it is found. deltalake writes that last; cut off, a retry would repeat rows."""
 _FILE_ACTIONS: Final = (b'{"add":', b'{"remove":', b'{"cdc":')
 _HINT: Final = "_last_checkpoint"
 _LOOK_BACK: Final = 20
@@ -81,6 +83,8 @@ def _problem(text: bytes, version: int) -> str | None:
         return f"has a line that is no JSON, after {found} file actions"
     if version == 0 and not any(line.startswith(b'{"metaData":') for line in lines):
         return "does not say what the table's columns are"
+    if infos and NAMED in infos[-1] and not any(line.startswith(b'{"txn":') for line in lines):
+        return f"lacks the name of its commit, after {found} file actions"
     said = _said(infos[-1]) if infos else None
     return None if said is None or said <= found else f"has {found} of the {said} file actions of its commit"
 

@@ -18,7 +18,7 @@ from deltalake.transaction import AddAction
 
 from orcapod_dagster.core.delta.creation import CHECKPOINT_EVERY, create_table
 from orcapod_dagster.core.delta.files import ROW_GROUP_ROWS, bounded, refuse_lost_files, remove_files, write_files
-from orcapod_dagster.core.delta.log import ACTIONS, WRITTEN, mark_of_newest, sync_files, sync_log
+from orcapod_dagster.core.delta.log import ACTIONS, NAMED, WRITTEN, mark_of_newest, sync_files, sync_log
 from orcapod_dagster.core.delta.pace import Pace
 from orcapod_dagster.core.delta.schemas import (
     allow_naive_timestamps,
@@ -184,10 +184,10 @@ class Write:
         return open_any(self.uri, self.options) or create_table(self.uri, self.stored, self.options, self.properties)
 
     def _try(self, table: DeltaTable, actions: list[Any]) -> None:
-        said = {**self.metadata, ACTIONS: str(len(actions))}
         version = table.version() + 1
         # The table itself remembers a write that others may try, with the version that it made, however many come after it.
-        known = [Transaction(self.metadata[COMMIT_ID], version, int(time.time() * 1000))] if self.once else None
+        known = [Transaction(self.metadata[COMMIT_ID], version, int(time.time() * 1000))] if self.once else []
+        said = {**self.metadata, ACTIONS: str(len(actions)), **({NAMED: "true"} if known else {})}
         commit = CommitProperties(custom_metadata=said, max_commit_retries=0, app_transactions=known)
         after = _after_commit(version)
         stored = Schema.from_arrow(self.stored)
