@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self, runtime_checkable
 
+from orcapod_dagster.core.executors.capture import LogEntry
 from orcapod_dagster.core.executors.slices import SliceFailure, call_in_thread
 from orcapod_dagster.core.types import Schema
 
@@ -62,6 +63,7 @@ class BatchResult:
         durations: seconds per row, of the user's function alone.
         failures: rows that raised, in row order.
         execution_data: the executor's data of the task that ran these rows (as `get_executor_data`, more keys allowed).
+        logs: what these rows printed and logged, in row order; their `row` is a position in the stream of all rows sent.
     """
 
     start: int
@@ -70,12 +72,14 @@ class BatchResult:
     durations: list[float]
     failures: tuple[RowFailure, ...] = ()
     execution_data: Mapping[str, Any] = field(default_factory=dict)
+    logs: tuple[LogEntry, ...] = ()
 
     def part(self, first: int, end: int) -> BatchResult:
         """Return the rows `first … end`, counted from the first of these, `end` exclusive."""
         failures = tuple(f for f in self.failures if first <= f.row - self.start < end)
         outputs, durations = self.outputs[first:end], self.durations[first:end]
-        return BatchResult(self.start + first, end - first, outputs, durations, failures, self.execution_data)
+        logs = tuple(entry for entry in self.logs if first <= entry.row - self.start < end)
+        return BatchResult(self.start + first, end - first, outputs, durations, failures, self.execution_data, logs)
 
 
 @runtime_checkable
@@ -146,6 +150,7 @@ class PythonFunctionExecutorProtocol(PacketFunctionExecutorProtocol, Protocol):
         *,
         executor_options: Mapping[str, Any] | None = None,
         slice_seconds: float = 1.0,
+        capture: int = 0,
     ) -> Iterator[BatchResult]:
         """Run rows; see `PythonFunctionExecutorBase.run_rows`."""
         ...
@@ -221,17 +226,25 @@ class PythonFunctionExecutorBase(ABC):
         *,
         executor_options: Mapping[str, Any] | None = None,
         slice_seconds: float = 1.0,
+        capture: int = 0,
     ) -> Iterator[BatchResult]:
         """Run many rows.
 
         Note to implementers: take `batches` as you need them, never all at once. Yield each finished run of consecutive
         rows soon, so that the caller can make it durable: at most about `slice_seconds` of work, at least one row. Runs
         may come in any order; together they cover every row once. A row that raises is a `RowFailure` and stops no other.
-        When the caller closes the generator, cancel what still runs.
+        When the caller closes the generator, cancel what still runs. With `capture`, keep at most so many bytes of what each
+        row writes to stdout, to stderr, and logs, and yield them as `BatchResult.logs`; show them where this process shows
+        its own, too. `capture.Capture` does it for `run_slice`.
 
         Raises:
             ExecutorError: rows could not be run for a reason that is not the function's.
         """
+
+
+def row_logs(logs: Iterable[Sequence[Any]], start: int) -> tuple[LogEntry, ...]:
+    """Bring what the rows of a slice that began at row `start` printed and logged to positions in the stream."""
+    return tuple(LogEntry(start + row, *rest) for row, *rest in logs)
 
 
 def row_failures(failures: Iterable[SliceFailure], start: int) -> tuple[RowFailure, ...]:

@@ -4,12 +4,32 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from contextlib import closing, nullcontext
+from typing import Any, Final
 
-from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorBase, RowBatch, row_failures
-from orcapod_dagster.core.executors.slices import EventLoopThread, call_in_thread, is_async, run_coroutine, run_slice
+from orcapod_dagster.core.executors.base import (
+    BatchResult,
+    PythonFunctionExecutorBase,
+    RowBatch,
+    row_failures,
+    row_logs,
+)
+from orcapod_dagster.core.executors.capture import Capture
+from orcapod_dagster.core.executors.slices import (
+    EventLoopThread,
+    SliceResult,
+    call_in_thread,
+    is_async,
+    run_coroutine,
+    run_slice,
+)
 from orcapod_dagster.core.types import Schema
+
+_OUTPUT: Final = threading.Lock()
+"""Held by the slice whose output is captured: a process has one stdout."""
 
 
 class LocalPythonFunctionExecutor(PythonFunctionExecutorBase):
@@ -57,19 +77,35 @@ class LocalPythonFunctionExecutor(PythonFunctionExecutorBase):
         *,
         executor_options: Mapping[str, Any] | None = None,
         slice_seconds: float = 1.0,
+        capture: int = 0,
     ) -> Iterator[BatchResult]:
         """Run batch after batch, yielding at least every `slice_seconds`."""
-        with EventLoopThread() as loop:
+        watched = closing(Capture(capture)) if capture and os.name == "posix" else nullcontext()
+        with watched as capturing, EventLoopThread() as loop:
             for batch in batches:
-                yield from self._run_batch(fn, batch, slice_seconds, loop)
+                first = 0
+                while first < batch.length:
+                    done = _run_slice(fn, batch, first, slice_seconds, loop, capturing)
+                    start, length = batch.start + first, len(done.outputs)
+                    failures, logs = row_failures(done.failures, start), row_logs(done.logs, start)
+                    data = self.get_executor_data()
+                    yield BatchResult(start, length, done.outputs, done.durations, failures, data, logs)
+                    first += length
 
-    def _run_batch(
-        self, fn: Callable[..., Any], batch: RowBatch, seconds: float, loop: EventLoopThread
-    ) -> Iterator[BatchResult]:
-        first = 0
-        while first < batch.length:
-            done = run_slice(fn, batch.columns, batch.keyword_columns, first, batch.length, seconds, loop)
-            start, length = batch.start + first, len(done.outputs)
-            failures = row_failures(done.failures, start)
-            yield BatchResult(start, length, done.outputs, done.durations, failures, self.get_executor_data())
-            first += length
+
+def _run_slice(
+    fn: Callable[..., Any],
+    batch: RowBatch,
+    first: int,
+    seconds: float,
+    loop: EventLoopThread,
+    capturing: Capture | None,
+) -> SliceResult:
+    """Run a slice with its output captured, unless another slice of this process has it captured now."""
+    alone = capturing is not None and _OUTPUT.acquire(blocking=False)
+    try:
+        watch = capturing if alone else None
+        return run_slice(fn, batch.columns, batch.keyword_columns, first, batch.length, seconds, loop, watch)
+    finally:
+        if alone:
+            _OUTPUT.release()

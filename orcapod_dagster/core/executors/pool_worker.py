@@ -7,30 +7,36 @@ import os
 import signal
 import threading
 from multiprocessing.connection import Connection
+from typing import Any, Final
 
-from orcapod_dagster.core.executors.row_worker import RowWorker
+from orcapod_dagster.core.executors.row_worker import make_worker
+
+MARK_BYTES: Final = 40
+"""Of the file that a worker shares with its parent: rows begun; per stream, where the packet began, and what was shown."""
 
 
-def serve(connection: Connection, lifeline: int, mark: int, function: bytes) -> None:
+def serve(connection: Connection, payload: tuple[bytes, Any], lifeline: int, mark: int, *spools: int) -> None:
     """Run task after task until the parent hangs up.
 
     Args:
         connection: tasks in, packed results out; an empty answer says that a row was interrupted.
+        payload: the user's function, pickled; what to capture, as `CaptureOrder` has it, or None.
         lifeline: a pipe on which nothing is ever written; it ends with the parent.
-        mark: a file of one int64 that the parent reads: how many rows of the task have begun.
-        function: the user's function, pickled.
+        mark: a file of int64 that the parent reads.
+        spools: files for what is written to stdout and stderr, which the parent reads when this process is dead.
     """
     # What the function forks must not answer in this process's place, nor hold its connection open when it is gone.
     os.register_at_fork(after_in_child=connection.close)
-    for handle in (connection.fileno(), lifeline, mark):
+    for handle in (connection.fileno(), lifeline, mark, *spools):
         os.set_inheritable(handle, False)
     threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
-    begun = memoryview(mmap.mmap(mark, 8)).cast("q")
+    begun = memoryview(mmap.mmap(mark, MARK_BYTES)).cast("q")
 
     def before_call() -> None:
         begun[0] += 1
 
-    worker = RowWorker(function, "cloudpickle", before_call)
+    function, order = payload
+    worker = make_worker(function, "cloudpickle", order, before_call, files=spools, marks=begun[1:])
     while True:
         try:
             rows, seconds = connection.recv()

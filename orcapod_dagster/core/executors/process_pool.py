@@ -10,18 +10,21 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Pipe, wait
 from typing import Any, Final, Self
 
 from orcapod_dagster.core import skip
 from orcapod_dagster.core.blobs import handle, keeper
 from orcapod_dagster.core.errors import ExecutorError, MissingExtraError, WorkerDeathError
-from orcapod_dagster.core.executors import pool_worker, row_worker, slices
+from orcapod_dagster.core.executors import capture as capturing, log_records, pool_worker, row_worker, slices
 from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorBase, RowBatch, RowFailure
 from orcapod_dagster.core.executors.budget import WorkerBudget, cores
+from orcapod_dagster.core.executors.capture import LogEntry
 from orcapod_dagster.core.executors.own_modules import own_modules, pickled_by_value
 from orcapod_dagster.core.executors.tasks import Piece, TaskRun, unpacked
+from orcapod_dagster.core.executors.worker_output import CaptureOrder, WorkerSpools, pass_on
 from orcapod_dagster.core.types import Schema
 
 _MAX_ROWS: Final = 16_384
@@ -29,7 +32,7 @@ _LOOK_SECONDS: Final = 0.2
 # The worker finds all else in what it is sent, so it starts in the time of a bare interpreter.
 _BOOT: Final = (
     "import sys; from multiprocessing.connection import Connection; c = Connection(int(sys.argv[1])); "
-    "sys.path[:] = c.recv(); c.recv()(c, int(sys.argv[2]), int(sys.argv[3]), c.recv())"
+    "sys.path[:] = c.recv(); c.recv()(c, c.recv(), *map(int, sys.argv[2:]))"
 )
 
 
@@ -82,21 +85,26 @@ class ProcessPoolExecutor(PythonFunctionExecutorBase):
         *,
         executor_options: Mapping[str, Any] | None = None,
         slice_seconds: float = 1.0,
+        capture: int = 0,
     ) -> Iterator[BatchResult]:
         """Run rows as tasks of about `slice_seconds`, one per worker at a time, in order of completion."""
         executor = self.with_options(**executor_options) if executor_options else self
-        return _Run(executor.get_executor_data(), fn, slice_seconds).results(batches)
+        return _Run(executor.get_executor_data(), fn, slice_seconds, capture).results(batches)
 
 
 class _Run(TaskRun):
     """The workers and tasks of one `run_rows`; a worker starts when there is a task for it."""
 
-    def __init__(self, data: Mapping[str, Any], fn: Callable[..., Any], slice_seconds: float) -> None:
+    def __init__(self, data: Mapping[str, Any], fn: Callable[..., Any], slice_seconds: float, capture: int) -> None:
         super().__init__(slice_seconds, _MAX_ROWS)
         self._data = data
         self._cloudpickle = _import_cloudpickle()
-        self._modules = [slices, skip, handle, keeper, row_worker, pool_worker, *own_modules(fn)]
-        self._payload = (self._dumps(pool_worker.serve), self._dumps(fn))
+        self._modules = [
+            *(slices, capturing, log_records, skip, handle, keeper, row_worker, pool_worker),
+            *own_modules(fn),
+        ]
+        order = CaptureOrder.of(capture)
+        self._payload = (self._dumps(pool_worker.serve), self._dumps(fn), order and tuple(order))
         self._budget: WorkerBudget | None = None
         self._lifeline = (-1, -1)
         self._idle: list[_Worker] = []
@@ -144,7 +152,9 @@ class _Run(TaskRun):
         self._idle.append(task)
         if not answer:
             raise KeyboardInterrupt("a row in a worker process was interrupted")
-        return unpacked(answer, self._cloudpickle.loads, piece.start, dict(self._data))
+        result = unpacked(answer, self._cloudpickle.loads, piece.start, dict(self._data))
+        pass_on(result.logs, streams=False)  # what it printed it showed itself, on the streams that it has of this process
+        return result
 
     def _after_death(self, worker: _Worker, piece: Piece) -> BatchResult | list[Piece]:
         """Return the failure of the packet that killed its worker twice, else the rows to run again, that one alone."""
@@ -156,7 +166,7 @@ class _Run(TaskRun):
             )
         if piece.length == 1:
             if piece.start in self._suspects:
-                return self._failure(piece.start, how)
+                return self._failure(piece.start, how, worker.last_words)
             self._suspects.add(piece.start)
             return [piece]
         if not 0 < begun <= piece.length:
@@ -166,10 +176,11 @@ class _Run(TaskRun):
         spans = ((piece.first, guilty), (guilty, guilty + 1), (guilty + 1, piece.last))
         return [Piece(piece.batch, first, last) for first, last in spans if first < last]
 
-    def _failure(self, row: int, how: str) -> BatchResult:
+    def _failure(self, row: int, how: str, last_words: Sequence[LogEntry]) -> BatchResult:
         error = WorkerDeathError(f"The worker process that ran this packet ended {how}, and again when it ran alone.")
         failure = RowFailure(row, error, type(error).__qualname__, str(error), "", 0.0)
-        return BatchResult(row, 1, [None], [0.0], (failure,), dict(self._data))
+        logs = tuple(entry._replace(row=row) for entry in last_words)
+        return BatchResult(row, 1, [None], [0.0], (failure,), dict(self._data), logs)
 
     def _cancel(self, running: list[_Worker]) -> None:
         for worker in (*running, *self._idle):
@@ -179,15 +190,18 @@ class _Run(TaskRun):
 class _Worker:
     """One worker process, and what it was last sent."""
 
-    def __init__(self, payload: tuple[bytes, bytes], lifeline: int) -> None:
+    def __init__(self, payload: tuple[bytes, bytes, tuple[Any, ...] | None], lifeline: int) -> None:
+        serve, function, order = payload
         self.connection, theirs = Pipe()
         self.tasks = 0
+        self.last_words: Sequence[LogEntry] = ()
+        self._spools = WorkerSpools(order[0] if order else 0)
         with theirs, tempfile.TemporaryFile() as shared:
             # Written, not cut to size: on a full disk that is an error now, and not a signal when the memory is used.
-            shared.write(bytes(8))
+            shared.write(bytes(pool_worker.MARK_BYTES))
             shared.flush()
-            self._mark = mmap.mmap(shared.fileno(), 8)
-            handles = (theirs.fileno(), lifeline, shared.fileno())
+            self._mark = mmap.mmap(shared.fileno(), pool_worker.MARK_BYTES)
+            handles = (theirs.fileno(), lifeline, shared.fileno(), *self._spools.files)
             # A group of its own: Ctrl-C in a terminal is this process's to answer, and its end takes its children along.
             self._process = subprocess.Popen(  # noqa: S603  # this interpreter, with our own text
                 # Without the current directory, whose modules would take the place of the standard library's.
@@ -197,16 +211,15 @@ class _Worker:
                 pass_fds=handles,
                 process_group=0,
             )
-        serve, function = payload
         with contextlib.suppress(OSError):  # it is dead already; whoever asks for an answer finds out
             self.connection.send(sys.path)
             self.connection.send_bytes(serve)
-            self.connection.send(function)
+            self.connection.send((function, order))
 
     def send(self, rows: bytes, seconds: float) -> None:
         """Send a task."""
         self.tasks += 1
-        self._mark[:] = bytes(8)
+        self._mark[:8] = bytes(8)
         with contextlib.suppress(OSError):  # as above
             self.connection.send((rows, seconds))
 
@@ -219,7 +232,11 @@ class _Worker:
 
     def rows_begun(self) -> int:
         """Return how many rows of the task were begun."""
-        return int.from_bytes(self._mark[:8], sys.byteorder)
+        return self._marks()[0]
+
+    def _marks(self) -> list[int]:
+        with memoryview(self._mark) as view, view.cast("q") as numbers:
+            return numbers.tolist()
 
     def is_dead(self) -> bool:
         """Tell whether the process has ended."""
@@ -232,6 +249,8 @@ class _Worker:
         self._process.kill()  # by itself, too: the function may have moved it to another group
         code = self._process.wait()
         self.connection.close()
+        self.last_words = self._spools.last_words(self._marks()[1:], 0, time.time())
+        self._spools.close()
         return f"with exit code {code}" if code >= 0 else f"by signal {_signal_name(-code)}"
 
     def bury(self) -> str:

@@ -13,10 +13,11 @@ from typing import Any, Final, Self
 from orcapod_dagster.core import skip
 from orcapod_dagster.core.blobs import handle, keeper
 from orcapod_dagster.core.errors import ExecutorError, MissingExtraError
-from orcapod_dagster.core.executors import ray_worker, row_worker, slices
+from orcapod_dagster.core.executors import capture as capturing, log_records, ray_worker, row_worker, slices
 from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorBase, RowBatch
 from orcapod_dagster.core.executors.own_modules import own_modules, pickled_by_value
 from orcapod_dagster.core.executors.tasks import Piece, TaskRun, unpacked
+from orcapod_dagster.core.executors.worker_output import CaptureOrder, pass_on
 from orcapod_dagster.core.types import Schema
 
 # With more rows of a trivial function, results leave Ray's inline limit and take the slower way of the object store.
@@ -83,6 +84,7 @@ class RayExecutor(PythonFunctionExecutorBase):
         *,
         executor_options: Mapping[str, Any] | None = None,
         slice_seconds: float = 1.0,
+        capture: int = 0,
     ) -> Iterator[BatchResult]:
         """Run rows as tasks of about `slice_seconds`, in order of completion.
 
@@ -90,7 +92,7 @@ class RayExecutor(PythonFunctionExecutorBase):
         tasks per slot of the cluster are under way, so rows never pile up in the object store.
         """
         executor = self.with_options(**executor_options) if executor_options else self
-        return _Run(executor.connect(), executor, fn, slice_seconds).results(batches)
+        return _Run(executor.connect(), executor, fn, slice_seconds, capture).results(batches)
 
     def connect(self) -> Any:
         """Return the module `ray`, connected to the cluster; a process has one connection, whoever made it.
@@ -127,15 +129,18 @@ class RayExecutor(PythonFunctionExecutorBase):
 class _Run(TaskRun):
     """The tasks of one `run_rows`."""
 
-    def __init__(self, ray: Any, executor: RayExecutor, fn: Callable[..., Any], slice_seconds: float) -> None:
+    def __init__(
+        self, ray: Any, executor: RayExecutor, fn: Callable[..., Any], slice_seconds: float, capture: int
+    ) -> None:
         super().__init__(slice_seconds, _MAX_ROWS)
         self._ray = ray
         self._executor = executor
         self._options = executor.remote_options()
         self._task = _task().options(**self._options)
-        self._modules = [slices, skip, handle, keeper, row_worker, *own_modules(fn)]
+        self._modules = [slices, capturing, log_records, skip, handle, keeper, row_worker, *own_modules(fn)]
         # Ray gets one object; the function is apart in it, because unpickling it may need what the worker sets up.
-        self._payload = ray.put((self._dumps(row_worker.RowWorker), self._dumps(fn)))
+        order = CaptureOrder.of(capture)
+        self._payload = ray.put((self._dumps(row_worker.make_worker), self._dumps(fn), order and tuple(order)))
         self._window, self._window_until = 1, 0.0
 
     def _slots(self) -> int:
@@ -161,7 +166,7 @@ class _Run(TaskRun):
     def _collect(self, task: Any, piece: Piece) -> BatchResult:
         loads = self._ray.cloudpickle.loads
         try:
-            return unpacked(self._ray.get(task), loads, piece.start, self._executor.get_executor_data())
+            result = unpacked(self._ray.get(task), loads, piece.start, self._executor.get_executor_data())
         except self._ray.exceptions.TaskCancelledError as error:
             raise KeyboardInterrupt("a Ray task was interrupted") from error
         except Exception as error:
@@ -169,6 +174,8 @@ class _Run(TaskRun):
                 f"Ray lost a task of {piece.length} rows: {_reason(error)}. Everything finished before is "
                 "kept; see Ray's own log, and run again."
             ) from error
+        pass_on(result.logs, streams=True)
+        return result
 
     def _cancel(self, running: list[Any]) -> None:
         """Stop what still runs: first asked, and after a second by the end of its worker process."""

@@ -19,8 +19,8 @@ def make_task() -> Callable[..., bytes]:
             # A worker process keeps few functions: what one holds, such as a model, may be large.
             while len(loaded) > 1:
                 del loaded[next(iter(loaded))]
-            worker, function = ray.get(payload[0])
-            loaded[key] = ray.cloudpickle.loads(worker)(function, "ray.cloudpickle")
+            make_worker, function, order = ray.get(payload[0])
+            loaded[key] = ray.cloudpickle.loads(make_worker)(function, "ray.cloudpickle", order)
         return loaded[key].run(rows, seconds)
 
     return orcapod_rows

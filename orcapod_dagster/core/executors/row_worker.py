@@ -12,6 +12,7 @@ from typing import Any
 
 from orcapod_dagster.core.blobs.handle import Blob
 from orcapod_dagster.core.blobs.keeper import output_directory
+from orcapod_dagster.core.executors.capture import Capture, set_levels
 from orcapod_dagster.core.executors.slices import (
     EventLoopThread,
     SliceFailure,
@@ -30,19 +31,27 @@ class RowWorker:
         function: the function, pickled.
         pickler: name of the module that pickled it; values go both ways by it.
         before_call: called before each row, in the worker.
+        capture: keeps what each row prints and logs.
     """
 
-    def __init__(self, function: bytes, pickler: str, before_call: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        function: bytes,
+        pickler: str,
+        before_call: Callable[[], None] | None = None,
+        capture: Capture | None = None,
+    ) -> None:
         _provide_package()
         self._pickler = importlib.import_module(pickler)
         loaded = self._pickler.loads(function)
         self._function = loaded if before_call is None else _announced(loaded, before_call)
         self._loop = EventLoopThread()
+        self._capture = capture
 
     def run(self, rows: bytes, seconds: float) -> bytes:
         """Run a finished prefix of the rows: pickled columns, keyword columns and length in, a packed result out."""
         columns, keywords, length = self._pickler.loads(rows)
-        return self._pack(run_slice(self._function, columns, keywords, 0, length, seconds, self._loop))
+        return self._pack(run_slice(self._function, columns, keywords, 0, length, seconds, self._loop, self._capture))
 
     def _pack(self, result: SliceResult) -> bytes:
         """Pickle a result as plain tuples; an output that cannot be pickled is its row's failure alone."""
@@ -52,7 +61,8 @@ class RowWorker:
             packed = self._try_dumps(result.outputs)
         failures = [(f.row, self._try_dumps(f.error), *f[2:]) for f in result.failures]
         # Durations of 4 bytes, exact to a ten-millionth, help results of small values stay below the 100 KB that Ray sends inline.
-        return self._pickler.dumps((packed, array("f", result.durations), failures))
+        logs = [tuple(entry) for entry in result.logs]
+        return self._pickler.dumps((packed, array("f", result.durations), failures, logs))
 
     def _without_unpicklable(self, result: SliceResult) -> SliceResult:
         outputs, failures = list(result.outputs), list(result.failures)
@@ -62,13 +72,28 @@ class RowWorker:
             except Exception as error:  # noqa: BLE001  # pickling runs users' `__reduce__`, which may raise anything
                 outputs[row] = None
                 failures.append(describe(error, row, result.durations[row]))
-        return SliceResult(outputs, result.durations, sorted(failures, key=_row))
+        return SliceResult(outputs, result.durations, sorted(failures, key=_row), result.logs)
 
     def _try_dumps(self, value: Any) -> bytes | None:
         try:
             return self._pickler.dumps(value)
         except Exception:  # noqa: BLE001  # as above; the caller has a stand-in
             return None
+
+
+def make_worker(
+    function: bytes,
+    pickler: str,
+    order: tuple[Any, ...] | None,
+    before_call: Callable[[], None] | None = None,
+    **where: Any,
+) -> RowWorker:
+    """Return a worker that captures what it is told to; `order` is a `CaptureOrder`, `where` goes to the `Capture`."""
+    if order is None:
+        return RowWorker(function, pickler, before_call)
+    limit, levels = order
+    set_levels(levels)
+    return RowWorker(function, pickler, before_call, Capture(limit, **where, show_records=False))
 
 
 def _row(failure: SliceFailure) -> int:

@@ -8,12 +8,15 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from itertools import repeat
 from typing import Any, Final, NamedTuple, Self
+
+from orcapod_dagster.core.executors.capture import Capture, LogEntry, NoCapture
 
 SKIP_CLASS: Final = "SkipPacket"
 
@@ -33,11 +36,12 @@ class SliceFailure(NamedTuple):
 
 
 class SliceResult(NamedTuple):
-    """The finished prefix of the rows that were given."""
+    """The finished prefix of the rows that were given; `logs` are what they printed and logged, in the order of the rows."""
 
     outputs: list[Any]
     durations: list[float]
     failures: list[SliceFailure]
+    logs: Sequence[LogEntry] = ()
 
 
 class EventLoopThread:
@@ -106,6 +110,7 @@ def run_slice(
     length: int,
     seconds: float,
     loop: EventLoopThread | None = None,
+    capture: Capture | None = None,
 ) -> SliceResult:
     """Call `function` for rows `first … length`, and stop after the row during which `seconds` are over.
 
@@ -115,6 +120,7 @@ def run_slice(
         first, length: the rows to run, `length` exclusive; at least one is run.
         seconds: the bound; checked after each row.
         loop: where an async function runs; default a loop for this slice alone.
+        capture: keeps what each row prints and logs.
 
     Returns:
         As many outputs and durations (seconds) as rows were finished; `None` and the time spent where a row raised.
@@ -128,12 +134,25 @@ def run_slice(
         values = zip(*_tails(keyword_columns.values(), first), strict=True)
         keywords = map(dict, map(zip, repeat(tuple(keyword_columns)), values))
         rows = zip(rows, keywords, strict=True)
+    watch = capture or NoCapture()
+    with watch.slice() as logs:
+        return _run(function, call, rows, seconds, loop, watch)._replace(logs=logs)
+
+
+def _run(
+    function: Callable[..., Any],
+    call: Callable[..., Any],
+    rows: Iterable[tuple[Any, ...]],
+    seconds: float,
+    loop: EventLoopThread | None,
+    capture: NoCapture,
+) -> SliceResult:
     if not is_async(function):
-        return _call_rows(call, rows, seconds)
+        return _call_rows(call, rows, seconds, capture)
     if loop is not None:
-        return loop.run(_await_rows(call, rows, seconds))
+        return loop.run(_await_rows(call, rows, seconds, capture))
     with EventLoopThread() as own:
-        return own.run(_await_rows(call, rows, seconds))
+        return own.run(_await_rows(call, rows, seconds, capture))
 
 
 def _tails(columns: Iterable[Sequence[Any]], first: int) -> list[Sequence[Any]]:
@@ -144,11 +163,14 @@ def _with_keywords(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda values, keywords: function(*values, **keywords)
 
 
-def _call_rows(call: Callable[..., Any], rows: Iterable[tuple[Any, ...]], seconds: float) -> SliceResult:
+def _call_rows(
+    call: Callable[..., Any], rows: Iterable[tuple[Any, ...]], seconds: float, capture: NoCapture
+) -> SliceResult:
     outputs: list[Any] = []
     durations: list[float] = []
     errors: list[tuple[int, BaseException]] = []
     add_output, add_duration, clock = outputs.append, durations.append, time.perf_counter
+    quick, heard, (out, err) = capture.quick, capture.heard, capture.streams
     before = clock()
     deadline = before + seconds
     for values in rows:
@@ -158,19 +180,25 @@ def _call_rows(call: Callable[..., Any], rows: Iterable[tuple[Any, ...]], second
             errors.append((len(outputs), error))
             add_output(None)
         now = clock()
-        add_duration(now - before)
+        took = now - before
+        add_duration(took)
+        if took > quick and (heard(0, 1) or sys.stdout is not out or sys.stderr is not err):
+            now = capture.take(len(outputs) - 1)
         if now > deadline:
             break
         before = now
     return _slice_result(outputs, durations, errors)
 
 
-async def _await_rows(call: Callable[..., Any], rows: Iterable[tuple[Any, ...]], seconds: float) -> SliceResult:
+async def _await_rows(
+    call: Callable[..., Any], rows: Iterable[tuple[Any, ...]], seconds: float, capture: NoCapture
+) -> SliceResult:
     """Do the same for an async function, one row after the other."""
     outputs: list[Any] = []
     durations: list[float] = []
     errors: list[tuple[int, BaseException]] = []
     clock, task = time.perf_counter, asyncio.current_task()
+    quick, heard, (out, err) = capture.quick, capture.heard, capture.streams
     before = clock()
     deadline = before + seconds
     for values in rows:
@@ -182,7 +210,10 @@ async def _await_rows(call: Callable[..., Any], rows: Iterable[tuple[Any, ...]],
             errors.append((len(outputs), error))
             outputs.append(None)
         now = clock()
-        durations.append(now - before)
+        took = now - before
+        durations.append(took)
+        if took > quick and (heard(0, 1) or sys.stdout is not out or sys.stderr is not err):
+            now = capture.take(len(outputs) - 1)
         if now > deadline:
             break
         before = now

@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from orcapod_dagster.core.executors.base import BatchResult, RowBatch, row_failures
+from orcapod_dagster.core.executors.base import BatchResult, RowBatch, row_failures, row_logs
 from orcapod_dagster.core.executors.slices import SliceFailure
 
 _GROWTH: Final = 16
@@ -125,10 +125,12 @@ class TaskRun(ABC):
 
 def unpacked(packed: bytes, loads: Callable[[bytes], Any], start: int, data: Mapping[str, Any]) -> BatchResult:
     """Return what a `RowWorker` packed, for rows that began at `start` in the stream."""
-    outputs, seconds, failures = loads(packed)
+    outputs, seconds, failures, logs = loads(packed)
     values = loads(outputs)
     found = [SliceFailure(f[0], _load_error(loads, f), *f[2:]) for f in failures]
-    return BatchResult(start, len(values), values, seconds.tolist(), row_failures(found, start), data)
+    return BatchResult(
+        start, len(values), values, seconds.tolist(), row_failures(found, start), data, row_logs(logs, start)
+    )
 
 
 def _load_error(loads: Callable[[bytes], Any], failure: tuple[Any, ...]) -> BaseException:
