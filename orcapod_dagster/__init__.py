@@ -9,6 +9,7 @@ from orcapod_dagster.core.files import Directory, File
 from orcapod_dagster.core.packet_function import packet_function
 from orcapod_dagster.core.skip import SkipPacket
 from orcapod_dagster.io_manager import DeltaLakeIOManager
+from orcapod_dagster.logs import read_logs
 from orcapod_dagster.resources import (
     LocalExecutorResource,
     PacketExecutorResource,
@@ -36,4 +37,5 @@ __all__ = [
     "packet_function",
     "packet_function_of",
     "packet_resources",
+    "read_logs",
 ]

@@ -11,6 +11,7 @@ from orcapod_dagster.core.columns import refuse_reserved
 from orcapod_dagster.core.errors import DefinitionError
 from orcapod_dagster.core.identity import function_signature_hash
 from orcapod_dagster.core.packet_function import PythonPacketFunction
+from orcapod_dagster.core.packet_logs import LOG_BYTES
 from orcapod_dagster.core.result_cache import MATCH_POLICIES, MatchPolicy
 from orcapod_dagster.execution import PacketAssetConfig, materialize_packets
 from orcapod_dagster.resources import EXECUTOR_KEY, IO_MANAGER_KEY, RESULT_STORE_KEY
@@ -76,6 +77,8 @@ def packet_asset(fn_or_packet_function: Callable[..., Any] | None = None, **opti
             - `rename`: upstream column → parameter (or tag or carried column).
             - `params`: values that every packet gets; they enter the input hash.
             - `executor_options`: for the executor.
+            - `capture`: whether what each packet prints and logs is kept in the log table, up to 64 KiB of stdout, of
+              stderr, and of log records; `False`, or another number of bytes.
             - `name`, `key_prefix`, `key`, `group_name`, `partitions_def`, `backfill_policy`, …: as `@dg.asset`.
 
     Returns:
@@ -109,6 +112,7 @@ def _build(
     rename: Mapping[str, str] | None = None,
     params: Mapping[str, Any] | None = None,
     executor_options: Mapping[str, Any] | None = None,
+    capture: bool | int = True,
     own_code: Sequence[Any] = (),
     depends_on: Sequence[Any] | Mapping[str, Any] = (),
     ignore: Sequence[str] = (),
@@ -133,6 +137,7 @@ def _build(
         params=dict(params or {}),
         executor_options=dict(executor_options or {}),
         partition_expr=_inherited_partition_expr(asset_options, upstreams),
+        capture=LOG_BYTES if capture is True else int(capture),
     )
     _check(spec)
     return _define(spec, ins, asset_options)
@@ -246,6 +251,8 @@ def _check(spec: PacketAssetSpec) -> None:
         )
     if spec.match not in MATCH_POLICIES:
         raise DefinitionError(f"{owner}: match={spec.match!r} is none of {', '.join(map(repr, MATCH_POLICIES))}.")
+    if spec.capture < 0:
+        raise DefinitionError(f"{owner}: capture={spec.capture} is no number of bytes; give True, False or a number.")
     if spec.on_error not in ("raise", "continue"):
         raise DefinitionError(f"{owner}: on_error={spec.on_error!r} is neither 'raise' nor 'continue'.")
 

@@ -21,6 +21,7 @@ from orcapod_dagster.core.errors import InputError, PacketFailuresError
 from orcapod_dagster.core.execution_data import flatten_execution_data
 from orcapod_dagster.core.git import git_state
 from orcapod_dagster.core.outcomes import OutcomeLog
+from orcapod_dagster.core.packet_logs import PacketLogs
 from orcapod_dagster.core.pod import FunctionPod, PodReport
 from orcapod_dagster.core.result_cache import ResultCache
 from orcapod_dagster.core.sources import MemorySource, TableSource
@@ -216,6 +217,11 @@ def _tags_of_upstreams(context: dg.AssetExecutionContext, spec: PacketAssetSpec)
 def _make_pod(context: dg.AssetExecutionContext, spec: PacketAssetSpec) -> FunctionPod:
     database = getattr(context.resources, RESULT_STORE_KEY).database()
     supplier: PacketExecutorResource = getattr(context.resources, EXECUTOR_KEY)
+    logs = (
+        PacketLogs(database, ("logs", *spec.function.uri), run_id=context.run.run_id, limit=spec.capture)
+        if spec.capture
+        else None
+    )
     return FunctionPod(
         spec.function,
         ResultCache(database, ("results", *spec.function.uri)),
@@ -225,6 +231,7 @@ def _make_pod(context: dg.AssetExecutionContext, spec: PacketAssetSpec) -> Funct
         executor_options=spec.executor_options,
         extra_info=_extra_info(context, spec),
         blobs=getattr(context.resources, RESULT_STORE_KEY).blobs(),
+        logs=logs,
     )
 
 
@@ -316,4 +323,6 @@ def _failures_error(spec: PacketAssetSpec, stream: PacketStream, report: PodRepo
     ]
     for tag, outcome in _with_tags(stream, report)[:_TRACEBACKS]:
         lines.append(f"\n{tag}: {outcome.error_type}: {outcome.message}\n{outcome.traceback}")
+        if outcome.printed:
+            lines.append(f"It had printed and logged, at the end:\n{outcome.printed}")
     return PacketFailuresError("\n".join(lines))

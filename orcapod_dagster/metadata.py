@@ -99,7 +99,7 @@ def _cell(value: Any) -> str:
 
 
 def failures(shown: Sequence[tuple[Mapping[str, Any], Outcome]]) -> dict[str, Any]:
-    """Return the first failures as a table of tag, error and traceback."""
+    """Return the first failures as a table of tag, error, traceback and the end of what was printed."""
     if not shown:
         return {}
     records = [
@@ -108,6 +108,7 @@ def failures(shown: Sequence[tuple[Mapping[str, Any], Outcome]]) -> dict[str, An
                 "tag": ", ".join(f"{k}={v}" for k, v in tag.items()),
                 "error": f"{o.error_type}: {o.message}"[:500],
                 "traceback": o.traceback[-2000:],
+                "printed": o.printed,
             }
         )
         for tag, o in shown

@@ -27,6 +27,7 @@ class PacketAssetSpec:
         tag_columns: as declared or inherited; None when only the running code location can tell.
         match, on_error, carry, rename, params, executor_options: as `packet_asset` takes them.
         partition_expr: as declared or inherited, else None.
+        capture: bytes per packet and stream; 0 for none.
     """
 
     key: dg.AssetKey
@@ -40,3 +41,4 @@ class PacketAssetSpec:
     params: Mapping[str, Any]
     executor_options: Mapping[str, Any]
     partition_expr: Any
+    capture: int

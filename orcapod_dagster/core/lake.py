@@ -21,6 +21,7 @@ from orcapod_dagster.core.storage_types import from_storage
 
 RESULTS: Final = f"{RESULTS_FOLDER}/results/"
 OUTCOMES: Final = f"{RESULTS_FOLDER}/outcomes/"
+LOGS: Final = f"{RESULTS_FOLDER}/logs/"
 _SCAN_ROWS: Final = 65_536
 
 

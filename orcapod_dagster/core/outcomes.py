@@ -40,6 +40,7 @@ class Outcome:
     Attributes:
         row: its position in the stream of the run.
         state: `FAILED` or `SKIPPED`. duration: seconds until it ended.
+        printed: the end of what it printed and logged, for reports; not stored here, the packet logs have it.
     """
 
     row: int
@@ -48,6 +49,7 @@ class Outcome:
     message: str
     traceback: str
     duration: float
+    printed: str = ""
 
 
 class OutcomeLog:

@@ -24,15 +24,17 @@ from orcapod_dagster.core.blobs.store import BlobStore
 from orcapod_dagster.core.casting import one_array
 from orcapod_dagster.core.code_store import CodeStore
 from orcapod_dagster.core.contexts import VARIATION_SCHEMA, Context
-from orcapod_dagster.core.datagrams import Datagram
+from orcapod_dagster.core.datagrams import Datagram, new_record_ids
 from orcapod_dagster.core.errors import ConversionError, OrcapodError, OutputCountError, OutputSizeError, StorageError
 from orcapod_dagster.core.execution_data import EXECUTION_DATA_SCHEMA, check_executor, flatten_execution_data
 from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorProtocol, RowBatch
+from orcapod_dagster.core.executors.capture import LogEntry
 from orcapod_dagster.core.files import FileMemory, FileReader, Looks, PathsInFlight
 from orcapod_dagster.core.hashing import HASH_TYPE, PACKET_METHOD, hash_rows, split_lanes
 from orcapod_dagster.core.identity import Environment
 from orcapod_dagster.core.outcomes import FAILED, SKIPPED, Outcome, OutcomeLog
 from orcapod_dagster.core.packet_function import PythonPacketFunction
+from orcapod_dagster.core.packet_logs import PacketLogs, with_last_lines
 from orcapod_dagster.core.reasons import (
     EARLIER_FAILURE,
     FORCED,
@@ -129,6 +131,12 @@ class _Chunk:
     durations: list[float]
     outcomes: tuple[Outcome, ...]
     execution: Mapping[str, Any]
+    logs: tuple[LogEntry, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes, about."""
+        return size_of(self.outputs) + sum(len(entry.text) for entry in self.logs)
 
 
 class FunctionPod:
@@ -143,6 +151,7 @@ class FunctionPod:
         executor_options: for the executor, as they are.
         extra_info: stored with each result.
         blobs: the large values of the lake; without it, they lie in the records themselves.
+        logs: what its packets print and log; without it, that is not captured.
 
     Raises:
         TypeError: the executor does not support the function.
@@ -159,6 +168,7 @@ class FunctionPod:
         executor_options: Mapping[str, Any] | None = None,
         extra_info: Mapping[str, str] | None = None,
         blobs: BlobStore | None = None,
+        logs: PacketLogs | None = None,
     ) -> None:
         chosen = check_executor(executor or function.executor, function.packet_function_type_id, repr(function))
         if chosen is None:
@@ -170,6 +180,7 @@ class FunctionPod:
         self.match: MatchPolicy = match
         self._options = dict(executor_options or {})
         self._extra_info = dict(extra_info or {})
+        self._logs = logs
         self._blobs = blobs
         self._keeper = Keeper() if blobs is None else blobs.keeper
         self.codes = CodeStore(cache.database)
@@ -342,7 +353,7 @@ class FunctionPod:
         for chunk in self._chunks(plan):
             waiting.append(chunk)
             waiting_rows += len(chunk.rows) + len(chunk.outcomes)
-            waiting_bytes += size_of(chunk.outputs)
+            waiting_bytes += chunk.size
             now = time.monotonic()
             if waiting_rows >= FLUSH_ROWS or waiting_bytes >= FLUSH_BYTES or now - last >= FLUSH_SECONDS:
                 self._flush(plan, waiting, report)
@@ -374,7 +385,8 @@ class FunctionPod:
             return
         function, in_flight = self.function.keeping(self._keeper), PathsInFlight()
         batches = self._row_batches(plan, in_flight)
-        results = self.executor.run_rows(function, batches, executor_options=self._options or None)
+        captured = {} if self._logs is None else {"capture": self._logs.limit}
+        results = self.executor.run_rows(function, batches, executor_options=self._options or None, **captured)
         try:
             for result in results:
                 yield from self._settled(plan, result, self._changed_files(plan, result, in_flight))
@@ -447,15 +459,15 @@ class FunctionPod:
             ]
             good = [row for i, row in enumerate(good) if i not in misfits]
             batch = self.function.outputs_to_batch([result.outputs[i] for i in good], self._keeper)
+        durations = result.durations
+        logs = tuple(entry._replace(row=rows[entry.row - result.start].as_py()) for entry in result.logs)
         if len(good) < result.length:
-            kept = pa.array(good, pa.int64())
-            return _Chunk(
-                rows.take(kept), batch, [result.durations[i] for i in good], tuple(outcomes), result.execution_data
-            )
-        return _Chunk(rows, batch, result.durations, tuple(outcomes), result.execution_data)
+            rows, durations = rows.take(pa.array(good, pa.int64())), [durations[i] for i in good]
+        without = tuple(with_last_lines(outcomes, logs))
+        return _Chunk(rows, batch, durations, without, result.execution_data, logs)
 
     def _flush(self, plan: Plan, waiting: Sequence[_Chunk], report: PodReport) -> None:
-        """Store finished work, one commit per execution context."""
+        """Store finished work, one commit per execution context; logs first, so that no result is ever without them."""
         groups: dict[int, list[_Chunk]] = {}
         contexts: dict[int, Context] = {}
         for chunk in waiting:
@@ -466,11 +478,16 @@ class FunctionPod:
             rows = pa.concat_arrays([chunk.rows for chunk in chunks])
             outputs = pa.Table.from_batches([c.outputs for c in chunks]).combine_chunks().to_batches()
             durations = [seconds for chunk in chunks for seconds in chunk.durations]
+            ids = new_record_ids(len(rows))
+            if self._logs is not None:
+                entries = [entry for chunk in chunks for entry in chunk.logs]
+                records = pa.Array.from_buffers(HASH_TYPE, len(rows), [None, pa.py_buffer(ids)])
+                self._logs.store(entries, plan.stream, plan.hashes, rows, records, contexts[key])
             start = 0
             for batch in outputs:  # one, unless a column has more bytes than one array holds
                 end = start + batch.num_rows
                 hashes = plan.hashes.take(rows.slice(start, batch.num_rows))
-                self.cache.store_batch(hashes, batch, contexts[key], durations[start:end])
+                self.cache.store_batch(hashes, batch, contexts[key], durations[start:end], ids[16 * start : 16 * end])
                 start = end
             outcomes = [outcome for chunk in chunks for outcome in chunk.outcomes]
             without = pa.array([outcome.row for outcome in outcomes], pa.int64())

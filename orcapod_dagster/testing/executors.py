@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -18,6 +18,7 @@ import pytest
 
 from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorProtocol, RowBatch
 from orcapod_dagster.core.skip import SkipPacket
+from orcapod_dagster.testing.executor_logs import ExecutorLogsConformance
 
 TYPE_ID = "python.function.v0"
 
@@ -128,7 +129,7 @@ def gather(results: Iterator[BatchResult], length: int) -> tuple[list[Any], dict
     return [outputs[row] for row in range(length)], slices
 
 
-class ExecutorConformance(ABC):
+class ExecutorConformance(ExecutorLogsConformance):
     """What every executor of Python functions has to do."""
 
     start_seconds: float = 0.0

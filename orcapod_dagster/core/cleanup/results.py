@@ -1,4 +1,4 @@
-"""Results and failures that no asset uses: rows of the hidden tables, removed in one commit that stands on what was looked at."""
+"""Results, failures and logs that no asset uses: rows of the hidden tables, removed in one commit that stands on what was looked at."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from orcapod_dagster.core.arrow import pc
 from orcapod_dagster.core.cleanup.base import CleanSettings, Removable
 from orcapod_dagster.core.errors import CommitError, LakeError
 from orcapod_dagster.core.hashing import HASH_TYPE
-from orcapod_dagster.core.lake import OUTCOMES, RESULTS, Folder, Lake, retained_rows, scan_files, sizes_of
+from orcapod_dagster.core.lake import LOGS, OUTCOMES, RESULTS, Folder, Lake, retained_rows, scan_files, sizes_of
 from orcapod_dagster.core.outcomes import FAILED
 from orcapod_dagster.core.paths import RESULTS_FOLDER
 
 CLEANED: Final = "orcapod.cleanup"
 _CODE: Final = (names.SIGNATURE_HASH, names.CONTENT_HASH)
 _TRIES: Final = 3
+_WHICH: Final = {RESULTS: "results", OUTCOMES: "failures and skips", LOGS: "logs"}
 Mask = Callable[[pa.RecordBatch], Any]
 
 
 def find_results(lake: Lake, settings: CleanSettings) -> Iterator[Removable]:
-    """Find rows of result and failure tables that may go; all stay unless the settings say otherwise.
+    """Find rows of the tables of results, failures and logs that may go; all stay unless the settings say otherwise.
 
     A result that stands in any retained version of an asset table stays, however old. Where one such table cannot be read,
     nobody knows what it uses, so nothing goes.
@@ -38,7 +39,7 @@ def find_results(lake: Lake, settings: CleanSettings) -> Iterator[Removable]:
         yield Removable(RESULTS_FOLDER, "all results stay", f"what assets use is not known: {error}", problem=True)
         return
     for folder in lake.folders():
-        if not folder.name.startswith((RESULTS, OUTCOMES)) or settings.table not in (None, folder.name):
+        if not folder.name.startswith((RESULTS, OUTCOMES, LOGS)) or settings.table not in (None, folder.name):
             continue
         try:
             folder.refuse_strange(lake.root_uri)
@@ -91,7 +92,9 @@ def _asset_rows(lake: Lake, settings: CleanSettings) -> Iterator[pa.RecordBatch]
 
 def _of_table(folder: Folder, table: DeltaTable, used: _Used, settings: CleanSettings) -> Iterator[Removable]:
     schema = delta.table_schema(table)
-    is_results = folder.name.startswith(RESULTS)
+    is_results = not folder.name.startswith(
+        OUTCOMES
+    )  # a log goes with its record; one without goes by its age and code
     needed = [names.TIMESTAMP, *_CODE, names.RECORD_ID if is_results else "state"]
     if not set(needed) <= set(schema.names):
         return
@@ -106,7 +109,7 @@ def _of_table(folder: Folder, table: DeltaTable, used: _Used, settings: CleanSet
             share += sizes[path][1] * rows / (sizes[path][0] or rows)
     if not affected:
         return
-    which = "results" if is_results else "failures and skips"
+    which = next(text for start, text in _WHICH.items() if folder.name.startswith(start))
     why = f"no asset table uses them, and they are older than {settings.results_older_than.days} days"
     if settings.keep_results == "current-code":
         why += "; their code made nothing that one uses"

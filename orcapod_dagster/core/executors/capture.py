@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from orcapod_dagster.core.executors.log_records import RecordTap
@@ -43,7 +44,7 @@ class LogEntry(NamedTuple):
         stream: `"stdout"` or `"stderr"`, with all that the packet wrote there; or `"log"`, one record.
         level, logger: of a record, else None.
         time: seconds since the epoch: of a record when it was made, of a stream when the packet ended.
-        text: without lone surrogates; bytes that are no UTF-8 are written as `\\xff`.
+        text: without lone surrogates; these, and bytes that are no UTF-8, are written with a backslash.
     """
 
     row: int
@@ -67,7 +68,7 @@ class Stream(io.TextIOWrapper):
         raw.name = f"<{name}>"
         raw.instead = instead
         super().__init__(raw, "utf-8", "backslashreplace", write_through=True)  # type: ignore[arg-type]  # raw, as under `python -u`
-        self.mode = "w"
+        setattr(self, "mode", "w")  # noqa: B010  # as a standard stream has it, which its type does not know
 
     def close(self) -> None:
         """Do nothing: the next packet prints, too."""
@@ -395,7 +396,7 @@ class _Watch:
 def open_spool() -> int:
     """Return the descriptor of a new file without a name, opened to append; it goes with its last descriptor."""
     handle, path = tempfile.mkstemp(prefix="orcapod-")
-    os.unlink(path)
+    Path(path).unlink()
     import fcntl  # not on every platform
 
     fcntl.fcntl(handle, fcntl.F_SETFL, fcntl.fcntl(handle, fcntl.F_GETFL) | os.O_APPEND)
@@ -431,7 +432,9 @@ def free_between(file: int, first: int, end: int) -> None:
     with contextlib.suppress(AttributeError, OSError):
         punch = ctypes.CDLL(None, use_errno=True).fallocate
         punch.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-        punch(file, 3, first, end - first)  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE; elsewhere than on Linux it stays
+        punch(
+            file, 3, first, end - first
+        )  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE; elsewhere than on Linux it stays
 
 
 def _unbuffer() -> None:

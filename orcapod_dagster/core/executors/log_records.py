@@ -77,7 +77,7 @@ class RecordTap:
         record = self._previous(*args, **kwargs)
         # `makeLogRecord` makes one without a name, for a record that was made elsewhere; and a factory of the function's may
         # call this one twice.
-        if self._active and isinstance(record.name, str) and record is not self._newest:
+        if self._active and record.name and record is not self._newest:
             self._newest = record
             self._keep((record.levelname, record.name, record.created, _cut(_text_of(record), self._limit)))
         return record

@@ -27,7 +27,10 @@ class CaptureOrder(NamedTuple):
         """Return what to capture, with the levels of now; None for nothing."""
         if not limit:
             return None
-        loggers = [logging.root, *(one for one in logging.root.manager.loggerDict.values() if isinstance(one, logging.Logger))]
+        loggers = [
+            logging.root,
+            *(one for one in logging.root.manager.loggerDict.values() if isinstance(one, logging.Logger)),
+        ]
         return cls(limit, {one.name: one.level for one in loggers if one.level != logging.NOTSET})
 
 
@@ -36,8 +39,8 @@ def pass_on(logs: Iterable[LogEntry], *, streams: bool) -> None:
     for entry in logs:
         if entry.stream == "log":
             logger = logging.getLogger(entry.logger)
-            level = logging.getLevelName(entry.level or "INFO")
-            if isinstance(level, int) and logger.isEnabledFor(level):
+            level = logging.getLevelNamesMapping().get(entry.level or "", logging.INFO)
+            if logger.isEnabledFor(level):
                 logger.handle(_record_of(entry, level))
         elif streams:
             stream = getattr(sys, entry.stream, None)
