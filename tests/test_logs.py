@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 import os
 import subprocess
@@ -23,7 +24,13 @@ from orcapod_dagster import (
     packet_resources,
     read_logs,
 )
+from orcapod_dagster.core.cleanup import CleanSettings, clean
 from orcapod_dagster.core.errors import DefinitionError, PacketFailuresError
+from orcapod_dagster.core.lake import Lake
+from orcapod_dagster.core.packet_logs import tags_as_text
+from orcapod_dagster.core.result_cache import ResultCache
+from orcapod_dagster.core.sources import MemorySource
+from orcapod_dagster.core.streams import PacketStream, StreamInput
 from orcapod_dagster.core.verify import verify
 
 
@@ -189,3 +196,71 @@ def test_verify_knows_the_log_table(tmp_path: Path) -> None:
         file.unlink()
     (report,) = [one for one in verify(str(tmp_path)) if "/logs/" in one.table]
     assert "printed and logged is lost" in report.findings[0].do
+
+
+def test_logs_go_with_their_results(tmp_path: Path) -> None:
+    """A clean-up removes the logs of results that no asset uses and of old failures, and leaves those of results in use."""
+    keep: set[int] = {0, 1, 2, 3}
+
+    @dg.asset(name="numbers")
+    def fewer() -> pa.Table:
+        return pa.table({"subject": [str(x) for x in sorted(keep)], "x": sorted(keep)})
+
+    def prints(x: int) -> int:
+        print(x)
+        return 1 // (x - 3) if x == 3 else x
+
+    asset = packet_asset(
+        prints, inputs=fewer, tag_columns=["subject"], output_keys=["y"], match="version", on_error="continue"
+    )
+    resources = packet_resources(str(tmp_path), as_default=True)
+    dg.materialize([fewer, asset], resources=resources)
+    keep.clear()
+    keep.update({0, 1})
+    dg.materialize([fewer, asset], resources=resources)
+    later = dt.datetime.now(dt.UTC) + dt.timedelta(days=60)
+    for kept, texts in (("all", 4), ("current-code", 4), ("used", 2)):
+        done = list(clean(Lake(str(tmp_path)), CleanSettings(keep_results=kept, now=later), dry_run=False))
+        assert not any(one.problem for one in done)
+        assert ("logs" in {one.what for one in done}) == (kept == "used")
+        assert read_logs(asset, str(tmp_path)).num_rows == texts
+    assert sorted(read_logs(asset, str(tmp_path))["text"].to_pylist()) == ["0\n", "1\n"]
+
+
+def test_logs_are_durable_before_their_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that dies while it stores results has stored their logs; the next run computes and logs these packets again."""
+    spoken = asset_of(speak, on_error="continue")
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(ResultCache, "store_batch", refuse)
+    with pytest.raises(OSError, match="the disk is gone"):
+        run(tmp_path, spoken)
+    monkeypatch.undo()
+    first = read_logs(spoken, str(tmp_path))
+    assert sorted(first["text"].to_pylist()) == ["child\n", "logged", "printed\n"]
+    run(tmp_path, spoken)
+    again = read_logs(spoken, str(tmp_path))
+    assert again.num_rows == 6
+    assert len(set(again["run_id"].to_pylist())) == 2
+
+
+def test_tags_of_every_type_stand_as_text() -> None:
+    """Numbers, times, nulls, bytes and nested values are texts in the tag map, and rows and columns are not confused."""
+    table = pa.table(
+        {
+            "n": pa.array([1, None, 3]),
+            "t": pa.array([dt.datetime(2024, 1, 2, tzinfo=dt.UTC)] * 3, pa.timestamp("us", "UTC")),
+            "b": pa.array([b"\xff", b"a", None]),
+            "l": pa.array([[1], [], None]),
+            "x": [0, 1, 2],
+        }
+    )
+    stream = PacketStream.open([StreamInput("t", MemorySource(table))], ["n", "t", "b", "l"])
+    found = tags_as_text(stream, pa.array([0, 2], pa.int64())).to_pylist()
+    time = "2024-01-02 00:00:00.000000Z"
+    assert [dict(one) for one in found] == [
+        {"n": "1", "t": time, "b": "b'\\xff'", "l": "[1]"},
+        {"n": "3", "t": time, "b": None, "l": None},
+    ]

@@ -121,6 +121,21 @@ def leave_a_thread(x: int) -> int:
     return x
 
 
+async def leave_a_task(x: int) -> int:
+    """Start a task in the first row that prints while a later one runs."""
+
+    async def late() -> None:
+        await asyncio.sleep(0.2)
+        print("late, of", x)  # noqa: T201
+        logging.getLogger(LOGGER).warning("late")
+
+    if x == 0:
+        leave_a_task.kept = asyncio.create_task(late())  # type: ignore[attr-defined]  # pyright: ignore[reportFunctionMemberAccess]
+    await asyncio.to_thread(print, "own", x)
+    await asyncio.sleep(0.4)
+    return x
+
+
 def quiet(x: int) -> int:
     """Print nothing."""
     return x
@@ -215,3 +230,12 @@ class ExecutorLogsConformance(ABC):
         found = self.logs_of(leave_a_thread, 2, slice_seconds=30.0)
         assert found[0] == [("stdout", "early\n")]
         assert found.get(1, [("stdout", "late\n")]) == [("stdout", "late\n")]
+
+    def test_a_task_that_outlives_its_row(self) -> None:
+        """What a task of an async function, or a thread that it awaits, prints is kept with its own row, whichever runs then."""
+        found = self.logs_of(leave_a_task, 3, slice_seconds=30.0)
+        assert found.pop(0) in (
+            [("stdout", "own 0\n"), ("stdout", "late, of 0\n"), ("log", "late")],
+            [("stdout", "own 0\nlate, of 0\n"), ("log", "late")],
+        )
+        assert found == {1: [("stdout", "own 1\n")], 2: [("stdout", "own 2\n")]}

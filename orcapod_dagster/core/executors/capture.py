@@ -1,37 +1,39 @@
 """What each packet prints and logs, kept apart from what the others do.
 
 While rows run, the descriptors 1 and 2 lead to two files without names, the spools; so what C code and child processes write
-is seen, too. Between two packets the ends of the spools are compared, which costs two system calls, and nothing for a packet
-that was too quick to have written. What a spool holds is passed on to where it would have gone.
+is seen, too. What comes into them while a packet runs is that packet's, and is passed on to where it would have gone. Whether
+anything came is asked between two packets by one system call, and not at all after a packet that was too quick to have written.
 
-This module is sent to workers by value, so it imports nothing but the standard library, and keeps no state of its own.
+Packets of async functions have a context of their own, in which what Python code prints and logs is known to be theirs, also
+when a task that one of them left running prints while the next one runs.
+
+This module and those that it imports are sent to workers by value, so they import nothing but the standard library, and keep no
+state of their own.
 """
 
 from __future__ import annotations
 
-import codecs
 import contextlib
-import io
-import logging
+import ctypes
 import math
 import os
-import sys
-import tempfile
+import select
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from contextvars import ContextVar
 from typing import Any, Final, NamedTuple
 
+from orcapod_dagster.core.executors.ends import Record, RecordEnds, TextEnds
 from orcapod_dagster.core.executors.log_records import RecordTap
+from orcapod_dagster.core.executors.spool import STDERR, STDOUT, Spool, open_spool, provide_streams
 
-STDOUT: Final = "stdout"
-STDERR: Final = "stderr"
+LOG: Final = "log"
+ASIDE: Final = -1
+"""The packet of a context whose output is shown and not kept."""
 
 _PUMP_SECONDS: Final = 0.25
-_CHUNK_BYTES: Final = 64 * 1024
-_SPOOL_BYTES: Final = 1024 * 1024
 _KEPT_BYTES: Final = 16 * 1024 * 1024
 _TRIALS: Final = 16
 
@@ -55,157 +57,6 @@ class LogEntry(NamedTuple):
     text: str
 
 
-class Stream(io.TextIOWrapper):
-    """Stands in for `sys.stdout` or `sys.stderr`: writes through to the descriptor, and cannot be closed.
-
-    Args:
-        number, name: of the descriptor.
-        instead: takes what the descriptor refuses, because the disk is full.
-    """
-
-    def __init__(self, number: int, name: str, instead: Callable[[bytes], None]) -> None:
-        raw = _Descriptor(number, "w", closefd=False)
-        raw.name = f"<{name}>"
-        raw.instead = instead
-        super().__init__(raw, "utf-8", "backslashreplace", write_through=True)  # type: ignore[arg-type]  # raw, as under `python -u`
-        setattr(self, "mode", "w")  # noqa: B010  # as a standard stream has it, which its type does not know
-
-    def close(self) -> None:
-        """Do nothing: the next packet prints, too."""
-
-
-class _Descriptor(io.FileIO):
-    name: Any
-    instead: Callable[[bytes], None]
-
-    def write(self, data: Any) -> int:
-        try:
-            return super().write(data)
-        except OSError:
-            self.instead(bytes(data))
-            return len(data)
-
-    def close(self) -> None:
-        pass
-
-
-class Spool:
-    """One stream: the file that its descriptor leads to while rows run.
-
-    Args:
-        number, name: 1 and `"stdout"`, or 2 and `"stderr"`.
-        file: descriptor of the file, opened to append; the spool closes it.
-        limit: how many bytes of one packet are kept.
-        on_change: told whenever `start` or `shown` has changed.
-    """
-
-    def __init__(self, number: int, name: str, file: int, limit: int, on_change: Callable[[], None]) -> None:
-        self.number, self.name, self.file = number, name, file
-        self.start = self.shown = os.lseek(file, 0, os.SEEK_END)
-        self.stream = Stream(number, name, self.aside)
-        self._limit = limit
-        self._on_change = on_change
-        self._freed = 0
-        self._previous: Any = None
-        self._original: int | None = None
-        self._was_closed = False
-        self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
-        self._lock = threading.Lock()
-
-    def redirect(self) -> None:
-        """Lead the descriptor, and the stream of `sys`, here."""
-        self._previous = getattr(sys, self.name)
-        _flush(self._previous)
-        with self._lock:
-            self._show()  # what came between two slices
-            try:
-                self._original = os.dup(self.number)
-            except OSError:  # a process without standard streams
-                self._original, self._was_closed = os.open(os.devnull, os.O_WRONLY), True
-            os.dup2(self.file, self.number)
-            self.start = self.shown
-        self._on_change()
-        setattr(sys, self.name, self.stream)
-
-    def restore(self) -> None:
-        """Lead both back to where they led before, whatever the function did to them."""
-        if self._original is None:
-            return
-        setattr(sys, self.name, self._previous)
-        _flush(self._previous)
-        with self._lock:
-            self._show()
-            if self._was_closed:
-                os.close(self.number)
-            else:
-                os.dup2(self._original, self.number)
-            os.close(self._original)
-            self._original, self._was_closed = None, False
-
-    def reinstate(self) -> None:
-        """Lead both here again, where the function led them elsewhere."""
-        setattr(sys, self.name, self.stream)
-        with contextlib.suppress(OSError):
-            if os.path.sameopenfile(self.file, self.number):
-                return
-        os.dup2(self.file, self.number)
-
-    def take(self) -> str:
-        """Return what the packet wrote that ends here, cut in its middle where it is too much."""
-        with self._lock:
-            self._show()
-            start, end = self.start, self.shown
-            text = read_between(self.file, start, end, self._limit)
-            self.start = end
-            self._free(self._freed, end)
-        self._on_change()
-        return text
-
-    def pump(self) -> None:
-        """Pass on what has come, while the packet goes on."""
-        with self._lock:
-            self._show()
-            # Of a flood only what is kept stays on the disk.
-            self._free(max(self._freed, self.start + self._limit), self.shown - self._limit)
-        self._on_change()
-
-    def aside(self, data: bytes) -> None:
-        """Write where the stream led before, without keeping it."""
-        with self._lock:
-            self._write_on(data)
-
-    def _show(self) -> None:
-        end = os.lseek(self.file, 0, os.SEEK_END)
-        while self.shown < end:
-            chunk = os.pread(self.file, min(_CHUNK_BYTES, end - self.shown), self.shown)
-            if not chunk:  # someone cut the file
-                self.start, self.shown = min(self.start, end), end
-                return
-            self._write_on(chunk)
-            self.shown += len(chunk)
-
-    def _write_on(self, data: bytes) -> None:
-        """Write to the stream that was there before, where it leads elsewhere than its descriptor (a notebook, a test), else there."""
-        if self._previous is not None and _number_of(self._previous) != self.number:
-            with contextlib.suppress(Exception):
-                self._previous.write(self._decoder.decode(data))
-                return
-        write_all(self.number if self._original is None else self._original, data)
-
-    def _free(self, first: int, end: int) -> None:
-        if end - first >= _SPOOL_BYTES:
-            free_between(self.file, first, end)
-            self._freed = end
-
-    def close(self) -> None:
-        """Pass on the rest, and remove the file."""
-        with self._lock:
-            if self.file >= 0:
-                self._show()
-                os.close(self.file)
-                self.file = -1
-
-
 class NoCapture:
     """Keeps nothing; `Capture` does.
 
@@ -224,8 +75,11 @@ class NoCapture:
 
     @contextmanager
     def slice(self) -> Generator[list[LogEntry], None, None]:
-        """Watch the rows that run within the block; gives the list to which their entries are added."""
+        """Watch the rows that run within the block; at its end the list that it gives has their entries, by row."""
         yield []
+
+    def begin(self, row: int) -> None:
+        """Give the context of the caller to the packet of a row; its tasks, and threads with a copy of it, belong to it, too."""
 
     def take(self, row: int) -> float:
         """Add what the packet of a row printed and logged to the entries of the slice.
@@ -238,35 +92,43 @@ class NoCapture:
 
 
 class Capture(NoCapture):
-    """Tells what each packet prints and logs, for one process, which runs one packet after the other.
+    """Tells what each packet prints and logs, for one process.
 
     Args:
         limit: how many bytes are kept of what one packet writes to a stream, and of what it logs.
         files: descriptors of the spools, where another process made them to read them when this one is dead.
         marks: memory of four int64 where that process finds, per stream, where the packet began and what was passed on.
+        packet: says to which packet a context belongs: a number, `ASIDE`, or None for the one that runs.
         show_records: whether records that no handler takes are shown, as Python does it.
     """
 
     def __init__(
         self,
         limit: int,
+        *,
         files: Sequence[int] | None = None,
         marks: memoryview | None = None,
-        *,
+        packet: ContextVar[int | None] | None = None,
         show_records: bool = True,
     ) -> None:
+        provide_streams()
         out, err = files or (open_spool(), open_spool())
+        self._limit = limit
         self._marks = marks
-        self._out = Spool(1, STDOUT, out, limit, self._mark)
-        self._err = Spool(2, STDERR, err, limit, self._mark)
-        self._tap = RecordTap(limit, self._err.aside if show_records else None)
+        self._packet = packet or ContextVar[int | None]("orcapod_packet", default=None)
+        self._out = Spool(1, STDOUT, out, limit=limit, on_change=self._mark, divert=self._divert)
+        self._err = Spool(2, STDERR, err, limit=limit, on_change=self._mark, divert=self._divert)
+        self._tap = RecordTap(self._keep_record, self._err.aside if show_records else None)
+        self._records = RecordEnds(limit)
+        self._apart: dict[int, _Apart] = {}
+        self._first, self._next = 0, 0
+        self._entries: list[LogEntry] = []
+        self._kept = 0
         self._pid = os.getpid()
         self._stop = threading.Event()
         self._pump: threading.Thread | None = None
         self._running = False
-        self._entries: list[LogEntry] = []
-        self._kept = 0
-        self._watch = _Watch((self._out, self._err), self._tap)
+        self._watch = _Watch((self._out, self._err), lambda: bool(self._records or self._apart))
         self.heard = self._watch.heard
         self.streams = self._out.stream, self._err.stream
         # Half of the quickest of some writes of one byte.
@@ -276,7 +138,7 @@ class Capture(NoCapture):
     @contextmanager
     def slice(self) -> Generator[list[LogEntry], None, None]:
         """Lead the process's output to the spools within the block."""
-        self._entries, self._kept = [], 0
+        self._entries, self._kept, self._first = [], 0, self._next
         if self._pump is None:
             _unbuffer()
             self._pump = threading.Thread(target=self._pump_on, name="orcapod-capture", daemon=True)
@@ -293,20 +155,27 @@ class Capture(NoCapture):
                 self._tap.remove()
                 self._err.restore()
                 self._out.restore()
+                self._take_late()
+
+    def begin(self, row: int) -> None:
+        """Number packets on over all slices, for what one of an earlier slice left running must not count as another's."""
+        number = self._first + row
+        self._next = max(self._next, number + 1)
+        self._packet.set(number)
 
     def take(self, row: int) -> float:
-        """Read it from the spools."""
+        """Read it from the spools, and from what was kept apart."""
         if self._pid != os.getpid():
             return time.perf_counter()  # a child that the function forked
         self._watch.forget()
         now = time.time()
+        apart = self._apart.pop(self._first + row, None) or _Apart(self._limit)
         for spool in (self._out, self._err):
             text = spool.take()
             spool.reinstate()
-            if text:
-                self._keep(LogEntry(row, spool.name, None, None, now, text))
-        for level, logger, created, text in self._tap.take():
-            self._keep(LogEntry(row, "log", level, logger, created, text))
+            self._keep_text(row, spool.name, now, apart.texts[spool.name].text() + text)
+        for record in (*self._records.take(), *apart.records.take()):
+            self._keep(LogEntry(row, LOG, *record))
         return math.inf if self._kept >= _KEPT_BYTES else time.perf_counter()
 
     def close(self) -> None:
@@ -318,9 +187,56 @@ class Capture(NoCapture):
         self._out.close()
         self._err.close()
 
+    # ------------------------------------------------------------------ what comes in
+
+    def _divert(self, spool: Spool, text: str) -> bool:
+        """Keep what is printed in the context of a packet with that packet; everything else goes through the spool."""
+        number = self._packet.get()
+        if number is None or not self._running:
+            return False
+        spool.aside(text.encode("utf-8", "backslashreplace"))
+        if number >= self._first:
+            self._apart_of(number).texts[spool.name].add(text)
+        return True
+
+    def _keep_record(self, record: Record) -> None:
+        number = self._packet.get()
+        if number is None:
+            if not self._records:
+                self._watch.ring()
+            self._records.add(record)
+        elif number >= self._first:
+            self._apart_of(number).records.add(record)
+
+    def _apart_of(self, number: int) -> _Apart:
+        found = self._apart.get(number)
+        if found is None:
+            found = self._apart.setdefault(number, _Apart(self._limit))
+            self._watch.ring()
+        return found
+
+    def _take_late(self) -> None:
+        """Add what came of packets after they had ended; those of earlier slices are delivered already."""
+        now = time.time()
+        late, self._apart = self._apart, {}
+        for number, apart in sorted(late.items()):
+            for name, ends in apart.texts.items():
+                self._keep_text(number - self._first, name, now, ends.text())
+            for record in apart.records.take():
+                self._keep(LogEntry(number - self._first, LOG, *record))
+        self._records.take()
+        if late:
+            self._entries.sort(key=_row)
+
+    def _keep_text(self, row: int, name: str, now: float, text: str) -> None:
+        if text:
+            self._keep(LogEntry(row, name, None, None, now, text.encode("utf-8", "backslashreplace").decode("utf-8")))
+
     def _keep(self, entry: LogEntry) -> None:
         self._entries.append(entry)
         self._kept += len(entry.text)
+
+    # ------------------------------------------------------------------ beside it
 
     def _mark(self) -> None:
         if self._marks is not None:
@@ -344,26 +260,36 @@ class Capture(NoCapture):
         return min(times)
 
 
-class _Watch:
-    """Tells whether anything was written to the spools, by whomever, or logged: on Linux by one system call, on inotify."""
+class _Apart:
+    """What Python code printed and logged in the context of one packet."""
 
-    def __init__(self, spools: Sequence[Spool], tap: RecordTap) -> None:
-        self.heard: Callable[[float, int], Any] = lambda _timeout, _events: bool(
-            tap.records or any(os.lseek(spool.file, 0, os.SEEK_END) != spool.start for spool in spools)
+    def __init__(self, limit: int) -> None:
+        self.texts = {STDOUT: TextEnds(limit), STDERR: TextEnds(limit)}
+        self.records = RecordEnds(limit)
+
+
+class _Watch:
+    """Tells whether anything was written to the spools, by whomever, or rung for: on Linux by one system call, on inotify.
+
+    Args:
+        spools: to watch.
+        rung: tells whether there is something else; asked where `ring` cannot say it.
+    """
+
+    def __init__(self, spools: Sequence[Spool], rung: Callable[[], bool]) -> None:
+        self.heard: Callable[[float, int], Any] = lambda _timeout, _events: (
+            rung() or any(os.lseek(spool.file, 0, os.SEEK_END) != spool.start for spool in spools)
         )
         self._handles: list[int] = []
+        self._poll: Any = None
         try:
-            self._watch(spools, tap)
+            self._watch(spools)
         except (AttributeError, OSError):  # not Linux, or too many instances: more system calls tell as well
             self.close()
 
-    def _watch(self, spools: Sequence[Spool], tap: RecordTap) -> None:
-        import ctypes
-        import select
-
+    def _watch(self, spools: Sequence[Spool]) -> None:
         library = ctypes.CDLL(None, use_errno=True)
-        logged = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._handles.append(logged)
+        self._handles.append(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
         events: int = library.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if events < 0:
             raise OSError(ctypes.get_errno(), "inotify")
@@ -371,11 +297,15 @@ class _Watch:
         for spool in spools:
             if library.inotify_add_watch(events, f"/proc/self/fd/{spool.file}".encode(), 2) < 0:  # IN_MODIFY
                 raise OSError(ctypes.get_errno(), "inotify")
-        poll = select.epoll()
+        self._poll = select.epoll()
         for handle in self._handles:
-            poll.register(handle, select.EPOLLIN)
-        tap.on_record = lambda: os.eventfd_write(logged, 1)
-        self.heard = poll.poll
+            self._poll.register(handle, select.EPOLLIN)
+        self.heard = self._poll.poll
+
+    def ring(self) -> None:
+        """Have `heard` tell that there is something, in whatever thread this is."""
+        if self._handles:
+            os.eventfd_write(self._handles[0], 1)
 
     def forget(self) -> None:
         """Forget what was heard; called before it is read, so that nothing is missed."""
@@ -385,83 +315,21 @@ class _Watch:
                     pass
 
     def close(self) -> None:
+        """Give the handles back."""
+        if self._poll is not None:
+            self._poll.close()
+            self._poll = None
         for handle in self._handles:
             os.close(handle)
         self._handles = []
 
 
-# ---------------------------------------------------------------------------- spools as files
-
-
-def open_spool() -> int:
-    """Return the descriptor of a new file without a name, opened to append; it goes with its last descriptor."""
-    handle, path = tempfile.mkstemp(prefix="orcapod-")
-    Path(path).unlink()
-    import fcntl  # not on every platform
-
-    fcntl.fcntl(handle, fcntl.F_SETFL, fcntl.fcntl(handle, fcntl.F_GETFL) | os.O_APPEND)
-    return handle
-
-
-def read_between(file: int, start: int, end: int, limit: int) -> str:
-    """Return the text between two places of a file; of more than `limit` bytes the first and the last half of them."""
-    if end - start <= limit:
-        return os.pread(file, end - start, start).decode("utf-8", "backslashreplace")
-    half = limit // 2
-    head, tail = os.pread(file, half, start), os.pread(file, half, end - half)
-    # What the cut made of a character is left out.
-    first, last = head.decode("utf-8", "ignore"), tail.decode("utf-8", "ignore")
-    return f"{first}\n… ({end - start - 2 * half:,} bytes cut) …\n{last}"
-
-
-def write_all(number: int, data: bytes) -> None:
-    """Write to a descriptor; when nobody reads there any more, nothing."""
-    rest = memoryview(data)
-    with contextlib.suppress(OSError):
-        while rest:
-            try:
-                rest = rest[os.write(number, rest) :]
-            except BlockingIOError:
-                time.sleep(0.01)
-
-
-def free_between(file: int, first: int, end: int) -> None:
-    """Give the disk back what lies between two places of a file; it stays as long as it was."""
-    import ctypes
-
-    with contextlib.suppress(AttributeError, OSError):
-        punch = ctypes.CDLL(None, use_errno=True).fallocate
-        punch.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-        punch(
-            file, 3, first, end - first
-        )  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE; elsewhere than on Linux it stays
+def _row(entry: LogEntry) -> int:
+    return entry.row
 
 
 def _unbuffer() -> None:
     """Have C code write at once, as `python -u` does: what it printed would come with a later packet else."""
-    import ctypes
-
     with contextlib.suppress(AttributeError, OSError, ValueError):
         library = ctypes.CDLL(None)
         library.setvbuf(ctypes.c_void_p.in_dll(library, STDOUT), None, 2, 0)  # _IONBF
-
-
-def _number_of(stream: Any) -> int | None:
-    try:
-        return stream.fileno()
-    except Exception:  # noqa: BLE001  # any object may stand there
-        return None
-
-
-def _flush(stream: Any) -> None:
-    with contextlib.suppress(Exception):  # any object may stand there, closed, or none
-        stream.flush()
-
-
-def set_levels(levels: dict[str, int]) -> None:
-    """Give loggers the levels that they have in the process that sent the rows, where they have none here."""
-    for name, level in levels.items():
-        logger = logging.getLogger(name)
-        untouched = logging.WARNING if logger is logging.root else logging.NOTSET
-        if logger.level == untouched:
-            logger.setLevel(level)

@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, nullcontext
+from contextvars import ContextVar, copy_context
 from typing import Any, Final
 
 from orcapod_dagster.core.executors.base import (
@@ -17,7 +18,7 @@ from orcapod_dagster.core.executors.base import (
     row_failures,
     row_logs,
 )
-from orcapod_dagster.core.executors.capture import Capture
+from orcapod_dagster.core.executors.capture import ASIDE, Capture
 from orcapod_dagster.core.executors.slices import (
     EventLoopThread,
     SliceResult,
@@ -28,8 +29,13 @@ from orcapod_dagster.core.executors.slices import (
 )
 from orcapod_dagster.core.types import Schema
 
-_OUTPUT: Final = threading.Lock()
-"""Held by the slice whose output is captured: a process has one stdout."""
+
+class _Output:
+    """A process has one stdout, so one slice at a time has it captured."""
+
+    lock: Final = threading.Lock()
+    packet: Final[ContextVar[int | None]] = ContextVar("orcapod_packet", default=None)
+    owner: int | None = None
 
 
 class LocalPythonFunctionExecutor(PythonFunctionExecutorBase):
@@ -80,7 +86,7 @@ class LocalPythonFunctionExecutor(PythonFunctionExecutorBase):
         capture: int = 0,
     ) -> Iterator[BatchResult]:
         """Run batch after batch, yielding at least every `slice_seconds`."""
-        watched = closing(Capture(capture)) if capture and os.name == "posix" else nullcontext()
+        watched = closing(Capture(capture, packet=_Output.packet)) if capture and os.name == "posix" else nullcontext()
         with watched as capturing, EventLoopThread() as loop:
             for batch in batches:
                 first = 0
@@ -101,11 +107,24 @@ def _run_slice(
     loop: EventLoopThread,
     capturing: Capture | None,
 ) -> SliceResult:
-    """Run a slice with its output captured, unless another slice of this process has it captured now."""
-    alone = capturing is not None and _OUTPUT.acquire(blocking=False)
-    try:
-        watch = capturing if alone else None
+    """Run a slice with its output captured, unless another slice of this process has it captured now.
+
+    What the slice prints then counts as that one's, if it runs within one of its packets, else as nobody's.
+    """
+
+    def run(watch: Capture | None) -> SliceResult:
         return run_slice(fn, batch.columns, batch.keyword_columns, first, batch.length, seconds, loop, watch)
-    finally:
-        if alone:
-            _OUTPUT.release()
+
+    if capturing is not None and _Output.lock.acquire(blocking=False):
+        _Output.owner = threading.get_ident()
+        try:
+            return run(capturing)
+        finally:
+            _Output.owner = None
+            _Output.lock.release()
+    within = _Output.owner in (None, threading.get_ident()) or _Output.packet.get() is not None
+    if within:
+        return run(None)
+    context = copy_context()
+    context.run(_Output.packet.set, ASIDE)
+    return context.run(run, None)

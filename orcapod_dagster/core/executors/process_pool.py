@@ -18,13 +18,13 @@ from typing import Any, Final, Self
 from orcapod_dagster.core import skip
 from orcapod_dagster.core.blobs import handle, keeper
 from orcapod_dagster.core.errors import ExecutorError, MissingExtraError, WorkerDeathError
-from orcapod_dagster.core.executors import capture as capturing, log_records, pool_worker, row_worker, slices
+from orcapod_dagster.core.executors import pool_worker, row_worker, slices
 from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorBase, RowBatch, RowFailure
 from orcapod_dagster.core.executors.budget import WorkerBudget, cores
 from orcapod_dagster.core.executors.capture import LogEntry
 from orcapod_dagster.core.executors.own_modules import own_modules, pickled_by_value
 from orcapod_dagster.core.executors.tasks import Piece, TaskRun, unpacked
-from orcapod_dagster.core.executors.worker_output import CaptureOrder, WorkerSpools, pass_on
+from orcapod_dagster.core.executors.worker_output import CAPTURE_MODULES, CaptureOrder, WorkerSpools, pass_on
 from orcapod_dagster.core.types import Schema
 
 _MAX_ROWS: Final = 16_384
@@ -100,7 +100,7 @@ class _Run(TaskRun):
         self._data = data
         self._cloudpickle = _import_cloudpickle()
         self._modules = [
-            *(slices, capturing, log_records, skip, handle, keeper, row_worker, pool_worker),
+            *(slices, *CAPTURE_MODULES, skip, handle, keeper, row_worker, pool_worker),
             *own_modules(fn),
         ]
         order = CaptureOrder.of(capture)

@@ -13,11 +13,11 @@ from typing import Any, Final, Self
 from orcapod_dagster.core import skip
 from orcapod_dagster.core.blobs import handle, keeper
 from orcapod_dagster.core.errors import ExecutorError, MissingExtraError
-from orcapod_dagster.core.executors import capture as capturing, log_records, ray_worker, row_worker, slices
+from orcapod_dagster.core.executors import ray_worker, row_worker, slices
 from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorBase, RowBatch
 from orcapod_dagster.core.executors.own_modules import own_modules, pickled_by_value
 from orcapod_dagster.core.executors.tasks import Piece, TaskRun, unpacked
-from orcapod_dagster.core.executors.worker_output import CaptureOrder, pass_on
+from orcapod_dagster.core.executors.worker_output import CAPTURE_MODULES, CaptureOrder, pass_on
 from orcapod_dagster.core.types import Schema
 
 # With more rows of a trivial function, results leave Ray's inline limit and take the slower way of the object store.
@@ -137,7 +137,7 @@ class _Run(TaskRun):
         self._executor = executor
         self._options = executor.remote_options()
         self._task = _task().options(**self._options)
-        self._modules = [slices, capturing, log_records, skip, handle, keeper, row_worker, *own_modules(fn)]
+        self._modules = [slices, *CAPTURE_MODULES, skip, handle, keeper, row_worker, *own_modules(fn)]
         # Ray gets one object; the function is apart in it, because unpickling it may need what the worker sets up.
         order = CaptureOrder.of(capture)
         self._payload = ray.put((self._dumps(row_worker.make_worker), self._dumps(fn), order and tuple(order)))

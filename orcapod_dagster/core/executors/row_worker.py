@@ -12,7 +12,8 @@ from typing import Any
 
 from orcapod_dagster.core.blobs.handle import Blob
 from orcapod_dagster.core.blobs.keeper import output_directory
-from orcapod_dagster.core.executors.capture import Capture, set_levels
+from orcapod_dagster.core.executors.capture import Capture
+from orcapod_dagster.core.executors.log_records import set_levels
 from orcapod_dagster.core.executors.slices import (
     EventLoopThread,
     SliceFailure,

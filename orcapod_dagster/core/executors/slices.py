@@ -199,10 +199,12 @@ async def _await_rows(
     errors: list[tuple[int, BaseException]] = []
     clock, task = time.perf_counter, asyncio.current_task()
     quick, heard, (out, err) = capture.quick, capture.heard, capture.streams
+    begin = capture.begin
     before = clock()
     deadline = before + seconds
     for values in rows:
         try:
+            begin(len(outputs))
             outputs.append(await call(*values))
         except (Exception, SystemExit, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
