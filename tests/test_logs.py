@@ -25,6 +25,7 @@ from orcapod_dagster import (
     read_logs,
 )
 from orcapod_dagster.core.cleanup import CleanSettings, clean
+from orcapod_dagster.core.cleanup.base import Keep
 from orcapod_dagster.core.errors import DefinitionError, PacketFailuresError
 from orcapod_dagster.core.lake import Lake
 from orcapod_dagster.core.packet_logs import tags_as_text
@@ -219,7 +220,8 @@ def test_logs_go_with_their_results(tmp_path: Path) -> None:
     keep.update({0, 1})
     dg.materialize([fewer, asset], resources=resources)
     later = dt.datetime.now(dt.UTC) + dt.timedelta(days=60)
-    for kept, texts in (("all", 4), ("current-code", 4), ("used", 2)):
+    steps: list[tuple[Keep, int]] = [("all", 4), ("current-code", 4), ("used", 2)]
+    for kept, texts in steps:
         done = list(clean(Lake(str(tmp_path)), CleanSettings(keep_results=kept, now=later), dry_run=False))
         assert not any(one.problem for one in done)
         assert ("logs" in {one.what for one in done}) == (kept == "used")

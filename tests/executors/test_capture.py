@@ -8,6 +8,7 @@ import logging
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from orcapod_dagster.core.errors import ExecutorError
 from orcapod_dagster.core.executors import capture as capture_module
 from orcapod_dagster.core.executors.base import BatchResult
 from orcapod_dagster.core.executors.capture import Capture, LogEntry
@@ -23,6 +25,7 @@ from orcapod_dagster.core.executors.ends import Record, RecordEnds, TextEnds
 from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor
 from orcapod_dagster.core.executors.process_pool import ProcessPoolExecutor
 from orcapod_dagster.core.executors.slices import run_slice
+from orcapod_dagster.core.executors.spool import open_spool
 from orcapod_dagster.testing.executors import make_batches
 
 
@@ -128,9 +131,10 @@ def test_a_long_row_can_be_read_while_it_runs() -> None:
     process.stdout.close()
 
 
-def test_a_flood_does_not_stay_on_the_disk(capture: Capture) -> None:
+def test_a_flood_does_not_stay_on_the_disk() -> None:
     """Of 30 MB that a child process writes, the spool holds little when the row has ended, and all of it was passed on."""
-    file = capture._out.file
+    file, other = open_spool(), open_spool()
+    capture = Capture(1000, files=(file, other))
     sizes: list[int] = []
 
     def work(x: int) -> None:
@@ -144,6 +148,7 @@ def test_a_flood_does_not_stay_on_the_disk(capture: Capture) -> None:
     assert len(entry.text) < 1_100
     assert sizes[0] < 25_000_000
     assert os.fstat(file).st_blocks * 512 < 2_000_000
+    capture.close()
 
 
 def test_a_slice_ends_when_much_was_kept(capture: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,6 +298,33 @@ def test_the_last_words_of_a_worker(capfd: pytest.CaptureFixture[str]) -> None:
     shown = capfd.readouterr()
     assert shown.err.count("out of luck\n") == 2  # it is tried twice
     assert {f"working on {x}" for x in range(4)} <= set(shown.out.splitlines())
+
+
+@pytest.mark.parametrize("how", ["os.abort()", "os.kill(os.getpid(), 9)"])
+def test_the_last_words_of_a_process_that_runs_packets_itself(how: str) -> None:
+    """What a row wrote right before its process died is shown, once and whole, and nothing stays behind."""
+    code = (
+        "import os, sys\n"
+        "from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor\n"
+        "from orcapod_dagster.testing.executors import make_batches\n"
+        "def work(x):\n"
+        "    print('row', x)\n"
+        "    if x == 1:\n"
+        "        os.write(2, b'out of luck\\n')\n"
+        f"        {how}\n"
+        "list(LocalPythonFunctionExecutor().run_rows(work, make_batches(range(3)), capture=100))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode < 0
+    assert done.stdout == "row 0\nrow 1\n"
+    assert done.stderr == "out of luck\n"
+
+
+def test_no_place_for_spools_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without room for temporary files the run ends before its first row, and the error says what to do."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(ExecutorError, match=r"missing.*capture=False"):
+        list(LocalPythonFunctionExecutor().run_rows(print, make_batches(range(3)), capture=100))
 
 
 def test_a_child_that_the_function_forked_does_not_answer_for_it(tmp_path: Path) -> None:

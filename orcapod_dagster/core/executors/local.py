@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar, copy_context
 from typing import Any, Final
 
+from orcapod_dagster.core.errors import ExecutorError
 from orcapod_dagster.core.executors.base import (
     BatchResult,
     PythonFunctionExecutorBase,
@@ -19,6 +21,7 @@ from orcapod_dagster.core.executors.base import (
     row_logs,
 )
 from orcapod_dagster.core.executors.capture import ASIDE, Capture
+from orcapod_dagster.core.executors.last_words import LastWords
 from orcapod_dagster.core.executors.slices import (
     EventLoopThread,
     SliceResult,
@@ -27,6 +30,7 @@ from orcapod_dagster.core.executors.slices import (
     run_coroutine,
     run_slice,
 )
+from orcapod_dagster.core.executors.spool import open_spool, provide_streams
 from orcapod_dagster.core.types import Schema
 
 
@@ -86,7 +90,7 @@ class LocalPythonFunctionExecutor(PythonFunctionExecutorBase):
         capture: int = 0,
     ) -> Iterator[BatchResult]:
         """Run batch after batch, yielding at least every `slice_seconds`."""
-        watched = closing(Capture(capture, packet=_Output.packet)) if capture and os.name == "posix" else nullcontext()
+        watched = _captured(capture) if capture and os.name == "posix" else nullcontext()
         with watched as capturing, EventLoopThread() as loop:
             for batch in batches:
                 first = 0
@@ -97,6 +101,36 @@ class LocalPythonFunctionExecutor(PythonFunctionExecutorBase):
                     data = self.get_executor_data()
                     yield BatchResult(start, length, done.outputs, done.durations, failures, data, logs)
                     first += length
+
+
+@contextmanager
+def _captured(limit: int) -> Generator[Capture, None, None]:
+    """Give what captures the packets that run in this process."""
+    provide_streams()
+    files: tuple[int, ...] = ()
+    words, capture = None, None
+    try:
+        files = (open_spool(), open_spool())
+        words = LastWords(files)
+        capture = Capture(limit, files=files, marks=words.marks, packet=_Output.packet)
+    except OSError as error:
+        _give_back(files if capture is None else (), words)
+        raise ExecutorError(
+            f"What packets print cannot be captured: {error}. It goes through files in {tempfile.gettempdir()}, the folder for "
+            "temporary files: make room there, or set TMPDIR; or leave it with capture=False."
+        ) from error
+    try:
+        yield capture
+    finally:
+        capture.close()
+        _give_back((), words)
+
+
+def _give_back(files: Iterable[int], words: LastWords | None) -> None:
+    if words is not None:
+        words.close()
+    for file in files:
+        os.close(file)
 
 
 def _run_slice(
