@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, overload
 
 import dagster as dg
@@ -42,10 +43,23 @@ def packet_function_of(asset: dg.AssetsDefinition) -> PythonPacketFunction:
     Raises:
         DefinitionError: the asset is no packet asset.
     """
-    spec = getattr(asset, "packet_asset_spec", None)
+    spec = packet_spec_of(asset)
     if spec is None:
         raise DefinitionError(f"{asset.key.to_user_string()} is no packet asset, so it has no packet function.")
     return spec.function
+
+
+def packet_spec_of(asset: Any) -> PacketAssetSpec | None:
+    """Return what a packet asset was declared to do, or `None` where it is another thing.
+
+    Copies that Dagster makes of an asset (with resources, another key, a prefix) keep its op; their keys are those that count.
+    """
+    found: PacketAssetSpec | None = getattr(asset, "packet_asset_spec", None)
+    if found is None and isinstance(asset, dg.AssetsDefinition) and asset.is_executable:
+        found = getattr(asset.node_def, "packet_asset_spec", None)
+    if found is None:
+        return None
+    return replace(found, key=asset.key, inputs={name: asset.keys_by_input_name[name] for name in found.inputs})
 
 
 @overload
@@ -301,5 +315,5 @@ def _define(spec: PacketAssetSpec, ins: Mapping[str, dg.AssetIn], options: dict[
     )(compute)
     made.__class__ = PacketAssetsDefinition
     asset: Any = made
-    asset.packet_asset_spec = spec
+    asset.packet_asset_spec = asset.op.packet_asset_spec = spec
     return asset

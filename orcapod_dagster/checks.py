@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import dagster as dg
 
+from orcapod_dagster.assets import packet_spec_of
 from orcapod_dagster.core.errors import LakeError
 from orcapod_dagster.core.paths import join_uri, results_root
 from orcapod_dagster.core.verify import Finding, TableReport, verify
@@ -45,7 +46,7 @@ def build_lake_checks(
     """
     results: dict[dg.AssetKey, tuple[str, ...] | None] = {}
     for asset in assets:
-        spec = getattr(asset, "packet_asset_spec", None)
+        spec = packet_spec_of(asset)
         for key in _keys_of(asset):
             results[key] = None if spec is None else spec.function.uri
     description = f"The table is whole: log, files and rows{', every value' if read_all else ''}."

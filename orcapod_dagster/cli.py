@@ -1,6 +1,6 @@
-"""The command line: look at a lake, verify it, compact it, clean it up, export a table.
+"""The command line: look at a lake, verify it, compact it, clean it up, export a table; bring packets to the desk.
 
-Exit status: 0 all is well, 1 something is wrong with a table, 2 the command or the storage.
+Exit status: 0 all is well, 1 something is wrong with a table or a packet, 2 the command or the storage.
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ from orcapod_dagster.core.export import export
 from orcapod_dagster.core.lake import Lake
 from orcapod_dagster.core.paths import RESULTS_FOLDER, join_uri
 from orcapod_dagster.core.verify import TableReport, verify
+from orcapod_dagster.desk.commands import add_desk_commands
 
 _AGE: Final = re.compile(r"(\d+)([dhms])$")
 _UNITS: Final = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 _KEEP: Final[dict[str, Any]] = {"keep": "all", "old-code": "current-code", "unused": "used"}
-_EXIT: Final = "Exit status: 0 all is well, 1 something is wrong with a table, 2 the command or the storage."
+_EXIT: Final = (
+    "Exit status: 0 all is well, 1 something is wrong with a table or a packet, 2 the command or the storage."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,7 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m orcapod_dagster", description="Look after a lake.", epilog=_EXIT)
+    parser = argparse.ArgumentParser(
+        prog="python -m orcapod_dagster", description="Look after a lake, and at the packets of assets.", epilog=_EXIT
+    )
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--root-uri", required=True, help="the lake, as given to packet_resources")
     common.add_argument(
@@ -62,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--read-all", action="store_true", help="also read every value, which finds what rotted")
     command("compact", one, _compact, "bring small files together; safe beside running writers")
     _add_clean(command("clean", one, _clean, "show what is no longer needed; with --yes, remove it"))
+    add_desk_commands(command, _option)
     _add_export(command("export", common, _export, "write a table to a .parquet, .csv or .arrow file"))
     return parser
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import socket
 import time
@@ -24,11 +25,14 @@ from orcapod_dagster.core.outcomes import OutcomeLog
 from orcapod_dagster.core.packet_logs import PacketLogs
 from orcapod_dagster.core.pod import FunctionPod, PodReport
 from orcapod_dagster.core.result_cache import ResultCache
-from orcapod_dagster.core.sources import MemorySource, TableSource
+from orcapod_dagster.core.sources import DeltaSource, MemorySource, TableSource
 from orcapod_dagster.core.streams import PacketStream, StreamInput, ambiguous_columns
+from orcapod_dagster.desk_line import desk_line_of_run, here
 from orcapod_dagster.resources import EXECUTOR_KEY, RESULT_STORE_KEY, PacketExecutorResource
 from orcapod_dagster.spec import PARTITION_EXPR, TAG_COLUMNS_METADATA, PacketAssetSpec
 
+INPUT_VERSIONS = "input_versions"
+"""In the extra info of a result: input → version of its table, as JSON."""
 _TRACEBACKS = 3
 _PROGRESS_SECONDS = 5.0
 
@@ -64,11 +68,11 @@ def materialize_packets(
     Raises:
         PacketFailuresError: packets failed and `on_error` is "raise"; everything that succeeded is stored.
     """
-    stream = _open_stream(context, spec, loaded)
+    stream = open_stream(spec, loaded, context.op_execution_context.job_def.asset_layer.asset_graph)
     partial = config.limit is not None or config.rows is not None
     if config.rows is not None:
         stream = stream.where(config.rows)
-    pod = _make_pod(context, spec)
+    pod = _make_pod(context, spec, stream)
     table = AssetTable(context, spec, pod, _partition_expr(context, spec), stream)
     hashed = pod.hash(stream)
     standing = None if partial or config.force else table.standing(stream, hashed.hashes)
@@ -97,7 +101,7 @@ def materialize_packets(
         yield dg.AssetObservation(asset_key=spec.key, metadata=metadata, partition=_partition(context))
         return
     if report.failed and spec.on_error == "raise":
-        raise _failures_error(spec, plan.stream, report)
+        raise _failures_error(context, spec, plan.stream, report)
     if report.failed:
         context.log.warning(f"{report.failed:,} packets failed; the rest is materialized. See orcapod/failures.")
     assembly = Assembly.of(spec, stream, snapshot, positions)
@@ -163,8 +167,17 @@ def as_source(value: Any, name: str) -> TableSource:
     )
 
 
-def _open_stream(context: dg.AssetExecutionContext, spec: PacketAssetSpec, loaded: Mapping[str, Any]) -> PacketStream:
-    tags = spec.tag_columns if spec.tag_columns is not None else _tags_of_upstreams(context, spec)
+def open_stream(spec: PacketAssetSpec, loaded: Mapping[str, Any], graph: Any) -> PacketStream:
+    """Bring an asset's inputs together, as its packets see them.
+
+    Args:
+        spec: the asset. loaded: Dagster input name → what its IO manager loaded.
+        graph: Dagster's asset graph, which knows the tags of upstream packet assets.
+
+    Raises:
+        InputError: names the input, column or tag that is missing, in two inputs, or of a type that does not fit.
+    """
+    tags = tags_of(spec, graph)
     inputs = [
         StreamInput(key.to_user_string(), as_source(loaded[name], key.to_user_string()), spec.rename)
         for name, key in spec.inputs.items()
@@ -197,8 +210,14 @@ def _visible(one: StreamInput) -> StreamInput:
     return StreamInput(one.name, one.source, {**hidden, **one.rename})
 
 
-def _tags_of_upstreams(context: dg.AssetExecutionContext, spec: PacketAssetSpec) -> tuple[str, ...]:
-    graph = context.op_execution_context.job_def.asset_layer.asset_graph
+def tags_of(spec: PacketAssetSpec, graph: Any) -> tuple[str, ...]:
+    """Return an asset's tag columns: its own, or those of its inputs.
+
+    Raises:
+        InputError: they are not known.
+    """
+    if spec.tag_columns is not None:
+        return spec.tag_columns
     found: dict[str, None] = {}
     for key in spec.inputs.values():
         tags = graph.get(key).metadata.get(TAG_COLUMNS_METADATA) if graph.has(key) else None
@@ -214,7 +233,7 @@ def _tags_of_upstreams(context: dg.AssetExecutionContext, spec: PacketAssetSpec)
 # ---------------------------------------------------------------------------- the engine
 
 
-def _make_pod(context: dg.AssetExecutionContext, spec: PacketAssetSpec) -> FunctionPod:
+def _make_pod(context: dg.AssetExecutionContext, spec: PacketAssetSpec, stream: PacketStream) -> FunctionPod:
     database = getattr(context.resources, RESULT_STORE_KEY).database()
     supplier: PacketExecutorResource = getattr(context.resources, EXECUTOR_KEY)
     logs = (
@@ -229,26 +248,36 @@ def _make_pod(context: dg.AssetExecutionContext, spec: PacketAssetSpec) -> Funct
         executor=supplier.get_executor(),
         match=spec.match,
         executor_options=spec.executor_options,
-        extra_info=_extra_info(context, spec),
+        extra_info={**_run_info(context), **machine_info(spec), **_versions_read(stream)},
         blobs=getattr(context.resources, RESULT_STORE_KEY).blobs(),
         logs=logs,
     )
 
 
-def _extra_info(context: dg.AssetExecutionContext, spec: PacketAssetSpec) -> dict[str, str]:
+def machine_info(spec: PacketAssetSpec) -> dict[str, str]:
+    """Return what is recorded of the code's repository and of this machine."""
     code = getattr(spec.function.function, "__code__", None)
     git = git_state(None if code is None else code.co_filename).as_info()
+    info = {"host": socket.gethostname(), "platform": platform.platform(), **git}
+    return {key: value for key, value in info.items() if value}
+
+
+def _run_info(context: dg.AssetExecutionContext) -> dict[str, str]:
     info = {
         "run_id": context.run.run_id,
         "job": context.run.job_name,
         "step": str(context.op_execution_context.op_handle),
         "partition": _partition(context) or "",
         "retry_number": str(context.op_execution_context.retry_number),
-        "host": socket.gethostname(),
-        "platform": platform.platform(),
-        **git,
     }
     return {key: value for key, value in info.items() if value}
+
+
+def _versions_read(stream: PacketStream) -> dict[str, str]:
+    """Return which version of each input's table is read, as JSON; a trace finds by it what a packet was."""
+    sources = {part.input.name: part.input.source for part in stream.parts}
+    versions = {name: source.version for name, source in sources.items() if isinstance(source, DeltaSource)}
+    return {INPUT_VERSIONS: json.dumps(versions)} if versions else {}
 
 
 def _partition(context: dg.AssetExecutionContext) -> str | None:
@@ -282,14 +311,14 @@ def _metadata(
     stream: PacketStream,
     report: PodReport,
 ) -> dict[str, Any]:
-    data = flatten_execution_data(pod.executor.get_executor_data(), _extra_info(context, spec))
+    data = flatten_execution_data(pod.executor.get_executor_data(), pod.extra_info)
     supplier: PacketExecutorResource = getattr(context.resources, EXECUTOR_KEY)
     return {
         **shown.counts(report),
         **shown.guarded(lambda: shown.identity(variation, spec.function.version, spec.match)),
         **shown.guarded(lambda: shown.execution(data, supplier.executor_data_schema())),
         **shown.guarded(lambda: shown.joins(stream)),
-        **shown.guarded(lambda: shown.failures(_with_tags(stream, report))),
+        **shown.guarded(lambda: _failures(context, spec, stream, report)),
         **shown.guarded(lambda: _lineage(spec, stream)),
     }
 
@@ -313,7 +342,16 @@ def _lineage(spec: PacketAssetSpec, stream: PacketStream) -> dict[str, Any]:
     return shown.lineage(spec.function.output_keys, consumed, kept)
 
 
-def _failures_error(spec: PacketAssetSpec, stream: PacketStream, report: PodReport) -> PacketFailuresError:
+def _failures(
+    context: dg.AssetExecutionContext, spec: PacketAssetSpec, stream: PacketStream, report: PodReport
+) -> dict[str, Any]:
+    failed = _with_tags(stream, report)
+    return shown.failures(failed, [desk_line_of_run(context, spec.key, tag) for tag, _ in failed])
+
+
+def _failures_error(
+    context: dg.AssetExecutionContext, spec: PacketAssetSpec, stream: PacketStream, report: PodReport
+) -> PacketFailuresError:
     lines = [
         (
             f"{report.failed:,} of {report.total:,} packets of {spec.key.to_user_string()} failed. Everything that succeeded is stored, and the "
@@ -325,4 +363,6 @@ def _failures_error(spec: PacketAssetSpec, stream: PacketStream, report: PodRepo
         lines.append(f"\n{tag}: {outcome.error_type}: {outcome.message}\n{outcome.traceback}")
         if outcome.printed:
             lines.append(f"It had printed and logged, at the end:\n{outcome.printed}")
+        if line := desk_line_of_run(context, spec.key, tag):
+            lines.append(f"To call the function with this packet, in {here()}: {line}")
     return PacketFailuresError("\n".join(lines))

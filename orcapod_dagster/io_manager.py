@@ -22,7 +22,7 @@ from orcapod_dagster.core.predicates import NOTHING, Predicate
 from orcapod_dagster.core.sources import DeltaSource, MemorySource, TableSource
 from orcapod_dagster.core.storage import hide_options
 from orcapod_dagster.kinds import as_type, as_write
-from orcapod_dagster.partitions import EXPR, EXPR_PROPERTY, plain, predicate_of, run_text
+from orcapod_dagster.partitions import EXPR, EXPR_PROPERTY, plain, predicate_of, run_text, stored_expr
 
 _log = logging.getLogger(__name__)
 LOAD_KEY: Final = "orcapod/load"
@@ -161,7 +161,7 @@ class DeltaLakeIOManager(dg.ConfigurableIOManager):
     def _agreed_expr(self, uri: str, declared: Any, owner: str) -> Any:
         """Return by which column the table is partitioned; what the table says and what is declared must be the same."""
         table = delta.open_table(uri, self.storage_options)
-        stored = None if table is None else _expr_of(table)
+        stored = None if table is None else stored_expr(table)
         if table is not None and declared is not None and stored != declared:
             was = "as a whole" if stored is None else f"by {stored!r}"
             raise PartitionError(
@@ -172,7 +172,7 @@ class DeltaLakeIOManager(dg.ConfigurableIOManager):
 
     def _stored_expr(self, uri: str) -> Any:
         table = delta.open_table(uri, self.storage_options)
-        return None if table is None else _expr_of(table)
+        return None if table is None else stored_expr(table)
 
     def _refuse_partitioned_table(self, uri: str, key: dg.AssetKey) -> None:
         if self._stored_expr(uri) is not None:
@@ -238,9 +238,9 @@ class DeltaLakeIOManager(dg.ConfigurableIOManager):
         table = self._table_as_asked(context)
         upstream = context.upstream_output
         metadata = (upstream.definition_metadata if upstream is not None else None) or {}
-        expr = plain(metadata.get(EXPR)) or _expr_of(table)
+        expr = plain(metadata.get(EXPR)) or stored_expr(table)
         if not context.has_asset_partitions:
-            if _expr_of(table) is not None:
+            if stored_expr(table) is not None:
                 raise PartitionError(
                     f"{_owner(key)} was written by partitions, but its definition here knows none, so the wanted part cannot be "
                     "told. Give its definition here the same partitions_def."
@@ -304,7 +304,7 @@ class DeltaLakeIOManager(dg.ConfigurableIOManager):
         definition = context.assets_def.partitions_def
         if definition is None:
             return DeltaSource(table, description=_owner(key))
-        expr = partition_expr or _expr_of(table)
+        expr = partition_expr or stored_expr(table)
         where = predicate_of(definition, context.partition_keys, expr, delta.table_schema(table), _owner(key))
         return DeltaSource(table, where, _owner(key))
 
@@ -346,8 +346,3 @@ def _commit_id(context: dg.OutputContext) -> str:
 
 def _owner(key: dg.AssetKey) -> str:
     return f"asset {key.to_user_string()}"
-
-
-def _expr_of(table: DeltaTable) -> Any:
-    stored = table.metadata().configuration.get(EXPR_PROPERTY)
-    return None if stored is None else json.loads(stored)

@@ -98,8 +98,8 @@ def _cell(value: Any) -> str:
     return text if len(text) <= _CELL_WIDTH else text[: _CELL_WIDTH - 1] + "…"
 
 
-def failures(shown: Sequence[tuple[Mapping[str, Any], Outcome]]) -> dict[str, Any]:
-    """Return the first failures as a table of tag, error, traceback and the end of what was printed."""
+def failures(shown: Sequence[tuple[Mapping[str, Any], Outcome]], commands: Sequence[str]) -> dict[str, Any]:
+    """Return the first failures as a table: tag, error, traceback, the end of what was printed, and the command for the desk."""
     if not shown:
         return {}
     records = [
@@ -109,9 +109,10 @@ def failures(shown: Sequence[tuple[Mapping[str, Any], Outcome]]) -> dict[str, An
                 "error": f"{o.error_type}: {o.message}"[:500],
                 "traceback": o.traceback[-2000:],
                 "printed": o.printed,
+                "command": command,
             }
         )
-        for tag, o in shown
+        for (tag, o), command in zip(shown, commands, strict=True)
     ]
     return {"orcapod/failures": dg.MetadataValue.table(records)}
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import dagster as dg
 import pyarrow as pa
+from deltalake import DeltaTable
 
 from orcapod_dagster.core import predicates
 from orcapod_dagster.core.errors import PartitionError
@@ -19,6 +21,12 @@ EXPR_PROPERTY: Final = "orcapod.partition_expr"
 def plain(value: Any) -> Any:
     """Return the value inside a Dagster metadata value, or the value itself."""
     return getattr(value, "value", value)
+
+
+def stored_expr(table: DeltaTable) -> Any:
+    """Return by which columns a table was written in partitions; `None` where it was written as a whole."""
+    stored = table.metadata().configuration.get(EXPR_PROPERTY)
+    return None if stored is None else json.loads(stored)
 
 
 def predicate_of(

@@ -123,8 +123,14 @@ class PodReport:
 
 
 @dataclass(frozen=True, slots=True)
-class _Chunk:
-    """Finished work that waits to be stored."""
+class Chunk:
+    """Finished work that waits to be stored.
+
+    Attributes:
+        rows: of the stream, those with a result. outputs, durations: one per row.
+        outcomes: of further rows, which gave no result. execution: the executor's data of the task.
+        logs: what packets printed and logged.
+    """
 
     rows: pa.Array
     outputs: pa.RecordBatch
@@ -179,7 +185,7 @@ class FunctionPod:
         self.executor: PythonFunctionExecutorProtocol = chosen
         self.match: MatchPolicy = match
         self._options = dict(executor_options or {})
-        self._extra_info = dict(extra_info or {})
+        self.extra_info = dict(extra_info or {})
         self._logs = logs
         self._blobs = blobs
         self._keeper = Keeper() if blobs is None else blobs.keeper
@@ -348,7 +354,7 @@ class FunctionPod:
             # Before the first result that it made: what is kept of code may be more than what made results, never less.
             self._remember(plan)
         self._store_invalid(plan, report)
-        waiting: list[_Chunk] = []
+        waiting: list[Chunk] = []
         waiting_rows, waiting_bytes, last = 0, 0, began
         for chunk in self._chunks(plan):
             waiting.append(chunk)
@@ -372,6 +378,16 @@ class FunctionPod:
         code = self.function.get_function_code()
         self.codes.remember(variation["function_name"], variation["git_hash"], code, self.environment)
 
+    def arguments(self, stream: PacketStream) -> tuple[dict[str, Any], list[Any], dict[str, Any]]:
+        """Return the function's arguments for the one row of a stream: all by name, and as positional and keyword ones."""
+        (batch,) = stream.scan(self._consumed(stream))
+        bind = None if self._blobs is None else self._blobs.bind
+        positional, keyword = self.function.argument_columns(self._bind(batch), bind)
+        keywords = {name: column[0] for name, column in keyword.items()}
+        values = [column[0] for column in positional]
+        by_order = [name for name in self.function.input_packet_schema if name not in keywords]
+        return {**dict(zip(by_order, values, strict=True)), **keywords}, values, keywords
+
     def _store_invalid(self, plan: Plan, report: PodReport) -> None:
         outcomes = [Outcome(row, FAILED, "InputError", why, "", 0.0) for row, why in plan.invalid.items()]
         report.failed += len(outcomes)
@@ -380,7 +396,7 @@ class FunctionPod:
             hashes = plan.hashes.take(pa.array([o.row for o in outcomes], pa.int64()))
             self.outcomes.store(hashes, outcomes, self._context(plan, self.executor.get_executor_data()))
 
-    def _chunks(self, plan: Plan) -> Iterator[_Chunk]:
+    def _chunks(self, plan: Plan) -> Iterator[Chunk]:
         if not len(plan.to_compute):
             return
         function, in_flight = self.function.keeping(self._keeper), PathsInFlight()
@@ -420,7 +436,7 @@ class FunctionPod:
         rows = plan.to_compute.slice(result.start, result.length)
         return self._files.changed(in_flight.receive(result.start, result.length), plan.looks.take(rows))
 
-    def _settled(self, plan: Plan, result: BatchResult, changed: Mapping[int, str]) -> Iterator[_Chunk]:
+    def _settled(self, plan: Plan, result: BatchResult, changed: Mapping[int, str]) -> Iterator[Chunk]:
         """Yield a result in as many chunks as its bytes need: a slice of rows is bounded by time, and its outputs by nothing."""
         try:
             chunk = self._settle(plan, result, changed)
@@ -432,7 +448,7 @@ class FunctionPod:
         else:
             yield chunk
 
-    def _settle(self, plan: Plan, result: BatchResult, changed: Mapping[int, str]) -> _Chunk:
+    def _settle(self, plan: Plan, result: BatchResult, changed: Mapping[int, str]) -> Chunk:
         """Bring return values to Arrow; one that does not fit its declared type is that packet's failure alone.
 
         Raises:
@@ -464,11 +480,11 @@ class FunctionPod:
         if len(good) < result.length:
             rows, durations = rows.take(pa.array(good, pa.int64())), [durations[i] for i in good]
         without = tuple(with_last_lines(outcomes, logs))
-        return _Chunk(rows, batch, durations, without, result.execution_data, logs)
+        return Chunk(rows, batch, durations, without, result.execution_data, logs)
 
-    def _flush(self, plan: Plan, waiting: Sequence[_Chunk], report: PodReport) -> None:
+    def _flush(self, plan: Plan, waiting: Sequence[Chunk], report: PodReport) -> None:
         """Store finished work, one commit per execution context; logs first, so that no result is ever without them."""
-        groups: dict[int, list[_Chunk]] = {}
+        groups: dict[int, list[Chunk]] = {}
         contexts: dict[int, Context] = {}
         for chunk in waiting:
             context = self._context(plan, chunk.execution)
@@ -504,7 +520,7 @@ class FunctionPod:
         data = executor_data or self.executor.get_executor_data()
         key = json.dumps(data, sort_keys=True, default=str)
         if key not in self._contexts:
-            execution = Datagram(flatten_execution_data(data, self._extra_info), EXECUTION_DATA_SCHEMA)
+            execution = Datagram(flatten_execution_data(data, self.extra_info), EXECUTION_DATA_SCHEMA)
             variation = Datagram(plan.variation, VARIATION_SCHEMA)
             self._contexts[key] = Context.of(variation, execution, self.environment.environment_hash)
         return self._contexts[key]

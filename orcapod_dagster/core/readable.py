@@ -1,0 +1,39 @@
+"""Values as people read them: exact where they are short, cut where they are long, one line each."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from orcapod_dagster.core.blobs.layout import BLOB_TYPE
+
+WIDTH: Final = 80
+_BLOB_FIELDS: Final = {field.name for field in BLOB_TYPE.fields}
+_WRITTEN: Final = 1_000_000
+
+
+def readable(value: Any, width: int = WIDTH) -> str:
+    """Return a value on one line, as Python writes it, cut to `width` characters; large values by size and digest."""
+    return _cut(_written(value), 0, width)
+
+
+def readable_pair(one: Any, other: Any, width: int = WIDTH) -> tuple[str, str]:
+    """Return two values as `readable`, each cut so that the first place at which they differ is seen."""
+    first, second = _written(one), _written(other)
+    same = next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), None)
+    same = min(len(first), len(second)) if same is None else same
+    start = max(0, same - width // 2) if max(len(first), len(second)) > width else 0
+    return _cut(first, start, width), _cut(second, start, width)
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, dict) and value.keys() == _BLOB_FIELDS:
+        return f"<{value['media_type']}, {value['size']:,} bytes, {value['hash'].hex()}>"
+    if isinstance(value, (bytes, str)) and len(value) > _WRITTEN:
+        return f"{value[:_WRITTEN]!r}"
+    return repr(value)
+
+
+def _cut(text: str, start: int, width: int) -> str:
+    before = "…" if start else ""
+    piece = before + text[start:]
+    return piece if len(piece) <= width else piece[: width - 1] + "…"

@@ -1,0 +1,12 @@
+"""The desk: packets of packet assets looked at outside of a run, and nothing of the lake is changed.
+
+opening  definitions, resources and inputs, as a run has them
+finding  rows of a table by their tags
+row      one packet: arguments, result, failure; calls the function in this process
+commands the same from a command line
+"""
+
+from orcapod_dagster.desk.opening import Desk
+from orcapod_dagster.desk.row import PacketRow, packet_row
+
+__all__ = ["Desk", "PacketRow", "packet_row"]

@@ -1,0 +1,102 @@
+"""The commands of the desk: row."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import pdb  # noqa: T100  # a command that is asked to debug
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from orcapod_dagster._compat import CodePointer, load_repository
+from orcapod_dagster.desk.opening import Desk
+from orcapod_dagster.desk.row import PacketRow, packet_row
+
+AddCommand = Callable[[str, argparse.ArgumentParser, Callable[[Any], int], str], argparse.ArgumentParser]
+
+
+def add_desk_commands(command: AddCommand, option: Callable[[str], tuple[str, str]]) -> None:
+    """Add the commands to the command line.
+
+    Args:
+        command: adds one, with its parent parser, what runs it, and what it does.
+        option: reads KEY=VALUE.
+    """
+    where = _where(option)
+    row = argparse.ArgumentParser(add_help=False, parents=[where])
+    row.add_argument(
+        "--tag", action="append", default=[], type=_tag, metavar="NAME=VALUE", help="once per tag column of the asset"
+    )
+    shown = command(
+        "row", row, _row, "show one packet: arguments, stored result, failure; with --call, call the function with it"
+    )
+    shown.add_argument("--call", action="store_true", help="call the function in this process; stores nothing")
+    shown.add_argument("--pdb", action="store_true", help="likewise, in the debugger, which stops at its first line")
+
+
+def _where(option: Callable[[str], tuple[str, str]]) -> argparse.ArgumentParser:
+    """Return what says where definitions and lake are, under the names that Dagster's own command line has."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("asset", help="the key of a packet asset, parts joined by '/'")
+    parser.add_argument("--partition", help="of the asset; where it is left out, it is found by the row's values")
+    group = parser.add_argument_group("definitions", "without any, those that pyproject.toml names for `dagster dev`")
+    group.add_argument("-m", "--module-name", help="the module with your definitions")
+    group.add_argument("-f", "--python-file", help="or the file")
+    group.add_argument("--package-name", help="or the package")
+    group.add_argument("--autoload-defs-module-name", help="or the module whose definitions Dagster finds by itself")
+    group.add_argument("-a", "--attribute", help="the name in it, where it has several")
+    group.add_argument("-d", "--working-directory", help="from which it is imported; default this one")
+    group.add_argument("--root-uri", help="another lake than that of the definitions")
+    group.add_argument(
+        "--storage-option", action="append", default=[], type=option, metavar="KEY=VALUE", help="of that lake"
+    )
+    return parser
+
+
+def _tag(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is no tag; give NAME=VALUE")
+    return name, value
+
+
+def _desk(chosen: Any) -> Desk:
+    pointer = CodePointer(
+        chosen.module_name, chosen.python_file, chosen.package_name, chosen.attribute, chosen.working_directory,
+        chosen.autoload_defs_module_name,
+    )  # fmt: skip
+    options = dict(chosen.storage_option) or None
+    return Desk(load_repository(pointer), root_uri=chosen.root_uri, storage_options=options)
+
+
+def _say(text: str) -> None:
+    print(text)  # noqa: T201  # a command prints
+
+
+def _row(chosen: Any) -> int:
+    with _desk(chosen) as desk:
+        row = packet_row(desk, chosen.asset, tags=dict(chosen.tag), partition=chosen.partition)
+        _say(row.describe())
+        return _call(row, debug=chosen.pdb) if chosen.call or chosen.pdb else 0
+
+
+def _call(row: PacketRow, *, debug: bool) -> int:
+    """Call the function; what it raises is printed as Python does, without the frames before it."""
+    try:
+        value = _debugged(row) if debug else row.call()
+    except Exception as error:  # noqa: BLE001  # the user's function may raise anything
+        frames = error.__traceback__
+        while frames is not None and frames.tb_frame.f_globals.get("__package__", "").startswith("orcapod_dagster"):
+            frames = frames.tb_next
+        _say("".join(traceback.format_exception(type(error), error, frames or error.__traceback__)).rstrip())
+        return 1
+    _say(f"returned: {value!r}")
+    return 0
+
+
+def _debugged(row: PacketRow) -> Any:
+    debugger = pdb.Pdb()
+    if inspect.iscoroutinefunction(row.function):
+        return debugger.runcall(row.call)
+    return debugger.runcall(row.function, *row.positional, **row.keyword)

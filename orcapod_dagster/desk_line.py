@@ -1,0 +1,49 @@
+"""The line to type that brings one packet to the desk; failure reports print it."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from orcapod_dagster._compat import CodePointer, pointer_of_run
+from orcapod_dagster.core.tag_values import tag_text
+
+_log = logging.getLogger(__name__)
+
+
+def desk_line(key: dg.AssetKey, tags: Mapping[str, Any], partition: str | None, pointer: CodePointer | None) -> str:
+    """Return the command that shows a packet and calls its function, as it is typed in a shell.
+
+    Args:
+        key, tags, partition: which packet.
+        pointer: where the definitions are; None where nobody can tell, which the line then leaves to be filled in.
+    """
+    chosen = [f"--tag {shlex.quote(f'{name}={tag_text(value)}')}" for name, value in tags.items()]
+    if partition is not None:
+        chosen.append(f"--partition {shlex.quote(partition)}")
+    where = "-m YOUR_DEFINITIONS" if pointer is None else pointer.arguments()
+    asset = shlex.quote(key.to_user_string())
+    return f"python -m orcapod_dagster row {asset} {' '.join(chosen)} {where} --call"
+
+
+def here() -> str:
+    """Return where this process runs, for a lake may be named from there."""
+    try:
+        return str(Path.cwd())
+    except OSError:  # it was removed
+        return "the working directory of the code location"
+
+
+def desk_line_of_run(context: dg.AssetExecutionContext, key: dg.AssetKey, tags: Mapping[str, Any]) -> str:
+    """Return the command for a packet of a step that is running; empty, and a line in the log, where it cannot be made."""
+    try:
+        partition = context.partition_key if context.has_partition_key else None
+        return desk_line(key, tags, partition, pointer_of_run(context.run))
+    except Exception:  # noqa: BLE001  # the failures are what is to be told
+        _log.warning("The command for a failed packet could not be made.", exc_info=True)
+        return ""
