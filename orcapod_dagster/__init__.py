@@ -1,6 +1,7 @@
 """Expensive per-row Python in Dagster: each row computed once, each result with its provenance, in Delta Lake."""
 
 from orcapod_dagster.assets import packet_asset, packet_function_of
+from orcapod_dagster.audit_checks import build_audit_checks
 from orcapod_dagster.checks import build_lake_checks
 from orcapod_dagster.core.blobs.handle import Blob
 from orcapod_dagster.core.blobs.keeper import output_directory
@@ -31,6 +32,7 @@ __all__ = [
     "RayExecutorResource",
     "ResultStoreResource",
     "SkipPacket",
+    "build_audit_checks",
     "build_lake_checks",
     "output_directory",
     "packet_asset",

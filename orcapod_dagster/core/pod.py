@@ -378,6 +378,10 @@ class FunctionPod:
         code = self.function.get_function_code()
         self.codes.remember(variation["function_name"], variation["git_hash"], code, self.environment)
 
+    def run(self, plan: Plan) -> Iterator[Chunk]:
+        """Run what the plan says, and yield finished work in whatever order; nothing is stored but large values."""
+        return self._chunks(plan)
+
     def arguments(self, stream: PacketStream) -> tuple[dict[str, Any], list[Any], dict[str, Any]]:
         """Return the function's arguments for the one row of a stream: all by name, and as positional and keyword ones."""
         (batch,) = stream.scan(self._consumed(stream))
@@ -524,6 +528,10 @@ class FunctionPod:
             variation = Datagram(plan.variation, VARIATION_SCHEMA)
             self._contexts[key] = Context.of(variation, execution, self.environment.environment_hash)
         return self._contexts[key]
+
+    def context_row(self, plan: Plan, executor_data: Mapping[str, Any]) -> pa.RecordBatch:
+        """Return variation and execution context as results of this pod would have them: one row of `CONTEXT_FIELDS`."""
+        return self._context(plan, executor_data).rows(1)
 
     # ------------------------------------------------------------------ assemble
 

@@ -1,4 +1,4 @@
-"""The commands of the desk: row."""
+"""The commands of the desk: row, audit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from orcapod_dagster._compat import CodePointer, load_repository
+from orcapod_dagster.core.audit import AuditFinding
+from orcapod_dagster.desk.audits import audit
 from orcapod_dagster.desk.opening import Desk
+from orcapod_dagster.desk.packets import tags_told
 from orcapod_dagster.desk.row import PacketRow, packet_row
 
 AddCommand = Callable[[str, argparse.ArgumentParser, Callable[[Any], int], str], argparse.ArgumentParser]
@@ -33,6 +36,11 @@ def add_desk_commands(command: AddCommand, option: Callable[[str], tuple[str, st
     )
     shown.add_argument("--call", action="store_true", help="call the function in this process; stores nothing")
     shown.add_argument("--pdb", action="store_true", help="likewise, in the debugger, which stops at its first line")
+    audited = command("audit", where, _audit, "run a sample of cached packets again and compare; stores nothing")
+    size = audited.add_mutually_exclusive_group()
+    size.add_argument("--size", type=int, metavar="N", help="packets to run; default 100")
+    size.add_argument("--fraction", type=float, metavar="F", help="or this part of them, e.g. 0.01")
+    audited.add_argument("--seed", type=int, help="draws the sample that an earlier audit named")
 
 
 def _where(option: Callable[[str], tuple[str, str]]) -> argparse.ArgumentParser:
@@ -100,3 +108,24 @@ def _debugged(row: PacketRow) -> Any:
     if inspect.iscoroutinefunction(row.function):
         return debugger.runcall(row.call)
     return debugger.runcall(row.function, *row.positional, **row.keyword)
+
+
+def _audit(chosen: Any) -> int:
+    with _desk(chosen) as desk:
+        report = audit(
+            desk, chosen.asset, size=chosen.size, fraction=chosen.fraction, seed=chosen.seed, partition=chosen.partition
+        )
+    _say(report.summary())
+    for finding in report.findings:
+        _say(_described(finding))
+    return 1 if report.counts else 0
+
+
+def _described(finding: AuditFinding) -> str:
+    lines = [f"{tags_told(finding.tags)}: {finding.what}"]
+    lines += [
+        f"    {name:7s}{text}" for name in ("stored", "now", "again", "error") if (text := getattr(finding, name))
+    ]
+    lines += [f"    {name}: {was} then, {now} now" for name, (was, now) in finding.versions.items()]
+    lines.append(f"    stored {finding.computed_at:%Y-%m-%d %H:%M:%S} UTC, record {finding.record_id}")
+    return "\n".join(lines)
