@@ -1,4 +1,4 @@
-"""The commands of the desk: row, audit."""
+"""The commands of the desk: row, trace, audit."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from orcapod_dagster.desk.audits import audit
 from orcapod_dagster.desk.opening import Desk
 from orcapod_dagster.desk.packets import tags_told
 from orcapod_dagster.desk.row import PacketRow, packet_row
+from orcapod_dagster.desk.trace import trace
 
 AddCommand = Callable[[str, argparse.ArgumentParser, Callable[[Any], int], str], argparse.ArgumentParser]
 
@@ -36,6 +37,10 @@ def add_desk_commands(command: AddCommand, option: Callable[[str], tuple[str, st
     )
     shown.add_argument("--call", action="store_true", help="call the function in this process; stores nothing")
     shown.add_argument("--pdb", action="store_true", help="likewise, in the debugger, which stops at its first line")
+    traced = command(
+        "trace", row, _trace, "show from which rows one row of an asset's table was made, down to the sources"
+    )
+    traced.add_argument("--mermaid", action="store_true", help="as a Mermaid drawing in place of an outline")
     audited = command("audit", where, _audit, "run a sample of cached packets again and compare; stores nothing")
     size = audited.add_mutually_exclusive_group()
     size.add_argument("--size", type=int, metavar="N", help="packets to run; default 100")
@@ -108,6 +113,13 @@ def _debugged(row: PacketRow) -> Any:
     if inspect.iscoroutinefunction(row.function):
         return debugger.runcall(row.call)
     return debugger.runcall(row.function, *row.positional, **row.keyword)
+
+
+def _trace(chosen: Any) -> int:
+    with _desk(chosen) as desk:
+        found = trace(desk, chosen.asset, tags=dict(chosen.tag), partition=chosen.partition)
+    _say(found.to_mermaid() if chosen.mermaid else found.to_markdown())
+    return 0
 
 
 def _audit(chosen: Any) -> int:

@@ -186,7 +186,7 @@ def test_slow_rows_use_every_slot() -> None:
         time.sleep(0.4)
         return os.getpid()
 
-    outputs, _ = gather(RayExecutor().run_rows(who, make_batches(range(6)), slice_seconds=0.5), 6)
+    outputs, _ = gather(RayExecutor().run_rows(who, make_batches(range(20)), slice_seconds=0.5), 20)
     assert len(set(outputs)) == 2
 
 
