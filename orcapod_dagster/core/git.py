@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import os
+import selectors
 import signal
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -37,14 +38,21 @@ _HARDENED: Final = (
     *("-c", "core.fsmonitor=false"),
     *("-c", f"core.hooksPath={_NULL_HOOKS}"),
     *("-c", "diff.external="),
-    # A partial clone fetches missing objects on demand, and its remote may be a command line.
-    *("-c", "protocol.allow=never"),
+    # Two settings of how a diff looks that have no option.
+    *("-c", "core.quotePath=true"),
+    *("-c", "diff.suppressBlankEmpty=false"),
 )
 _DIFF: Final = (
     *("diff", "HEAD", "--no-ext-diff", "--no-textconv", "--binary", "--full-index", "--no-color", "--no-renames"),
-    *("--unified=3", "--diff-algorithm=myers", "--no-indent-heuristic", "--src-prefix=a/", "--dst-prefix=b/"),
-    "--ignore-submodules=dirty",
+    *("--unified=3", "--inter-hunk-context=0", "--diff-algorithm=myers", "--no-indent-heuristic", "--no-relative"),
+    *("--src-prefix=a/", "--dst-prefix=b/", f"-O{os.devnull}"),
+    # Short: any other form runs git in the submodule, under the submodule's own settings.
+    *("--submodule=short", "--ignore-submodules=dirty"),
 )
+_STATUS: Final = ("status", "--porcelain=v2", "-z", "--untracked-files=no", "--ignore-submodules=dirty")
+_UNTRACKED: Final = ("ls-files", "-z", "--others", "--exclude-standard", "--directory", "--no-empty-directory")
+_PROGRAMS: Final = r"^(filter\..*\.(clean|smudge|process|required)|lfs\.extension\..*)$"
+_BUFFER: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +64,7 @@ class GitState:
     dirty: bool
     """Tracked files have uncommitted changes, staged or not, or this could not be read in time."""
     untracked: bool
-    """The repository has untracked files that it does not ignore."""
+    """The repository has untracked files that it does not ignore, or this could not be read in time."""
     diff_hash: str
     """SHA-256 of the diff between work tree and commit; `""` when clean, `"unknown"` when not readable."""
     source: str
@@ -82,6 +90,9 @@ class GitState:
 
 
 _lock = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    # A child of a fork inherits a lock that another thread held, and not the thread.
+    os.register_at_fork(after_in_child=lambda: globals().update(_lock=threading.Lock()))
 _roots: dict[Path, Path | None] = {}
 _states: dict[Path, GitState | None] = {}
 
@@ -162,38 +173,35 @@ class _GitError(Exception):
 
 def _read(root: Path) -> GitState | None:
     """Return the state of one repository; `None` without a commit to name (unborn, broken, not ours to read)."""
-    deadline = time.monotonic() + READ_SECONDS
+    git = _Git(root, time.monotonic() + READ_SECONDS)
     try:
-        git = _Git(root, deadline)
         commit = git.run("rev-parse", "--verify", "--quiet", "HEAD^{commit}").decode("ascii").strip()
-        if git.run("rev-parse", "--is-inside-work-tree").strip() != b"true":
-            return GitState(commit, False, False, "", "file")
     except (_GitError, OSError, ValueError):
         return None
+    # What is not known to be clean must not look clean.
+    dirty, untracked, diff_hash = True, False, "unknown"
     try:
+        inside, bare = git.run("rev-parse", "--is-inside-work-tree", "--is-bare-repository").split()
+        if bare == b"true":
+            return GitState(commit, False, False, "", "file")
+        if inside != b"true":  # it says that its files lie elsewhere
+            return GitState(commit, dirty, untracked, diff_hash, "file")
         git.disarm_filters()
-        dirty, untracked = _parse_status(
-            git.run("status", "--porcelain=v2", "-z", "--untracked-files=normal", "--ignore-submodules=dirty")
-        )
-        diff_hash = hashlib.sha256(git.run(*_DIFF)).hexdigest() if dirty else ""
+        # Headers begin with "#"; what stands alone is the old name of a file that was renamed.
+        dirty = any(entry[:2] in (b"1 ", b"2 ", b"u ") for entry in git.run(*_STATUS).split(b"\0"))
+        diff_hash = _digest(git.read(*_DIFF)) if dirty else ""
+        untracked = True
+        untracked = git.says_anything(*_UNTRACKED)
     except (_GitError, OSError, ValueError):
-        # Not known to be clean must not look clean.
-        return GitState(commit, True, False, "unknown", "file")
+        pass
     return GitState(commit, dirty, untracked, diff_hash, "file")
 
 
-def _parse_status(output: bytes) -> tuple[bool, bool]:
-    """Return (tracked files changed, untracked files exist) from `git status --porcelain=v2 -z`."""
-    dirty = untracked = skip_next = False
-    for entry in output.split(b"\0"):
-        if skip_next:  # the second field of a rename is a bare path
-            skip_next = False
-            continue
-        kind = entry[:2]
-        skip_next = kind == b"2 "
-        dirty = dirty or kind in (b"1 ", b"2 ", b"u ")
-        untracked = untracked or kind == b"? "
-    return dirty, untracked
+def _digest(parts: Generator[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 class _Git:
@@ -207,31 +215,21 @@ class _Git:
 
     def run(self, *arguments: str) -> bytes:
         """Return standard output; raise `_GitError` for any failure."""
-        code, output = self._call([*self._settings, *arguments])
-        if code != 0:
-            raise _GitError(f"git {arguments[0]} ended with {code}")
-        return output
+        return b"".join(self.read(*arguments))
 
-    def disarm_filters(self) -> None:
-        """Replace filter commands that the repository itself configures by the user's own, or by none."""
-        pattern = r"^filter\..*\.(clean|smudge|process|required)$"
-        code, output = self._call(["config", "--null", "--show-scope", "--get-regexp", pattern])
-        if code not in (0, 1):  # 1: no such setting
-            raise _GitError("git config failed")
-        fields = output.decode("utf-8", "surrogateescape").split("\0")
-        entries = [
-            (scope, *setting.partition("\n")[::2]) for scope, setting in zip(fields[::2], fields[1::2], strict=False)
-        ]
-        trusted = {name: value for scope, name, value in entries if scope in ("system", "global")}
-        for name in sorted({name for scope, name, _ in entries if scope not in ("system", "global", "command")}):
-            fallback = "false" if name.endswith(".required") else ""
-            if "=" in name:  # `-c` cannot name it
-                raise _GitError("a filter of the repository cannot be switched off")
-            self._settings += ["-c", f"{name}={trusted.get(name, fallback)}"]
+    def says_anything(self, *arguments: str) -> bool:
+        """Tell whether there is any output, without waiting for all of it; raise `_GitError` for any failure."""
+        with contextlib.closing(self.read(*arguments)) as parts:
+            return any(parts)
 
-    def _call(self, arguments: Sequence[str]) -> tuple[int, bytes]:
+    def read(self, *arguments: str, fine: Sequence[int] = (0,)) -> Generator[bytes]:
+        """Yield standard output as it comes; who has enough closes it, and git ends.
+
+        Raises:
+            _GitError: git took too long, or ended with a code that is not fine.
+        """
         process = subprocess.Popen(  # noqa: S603  # git itself, hardened, with arguments of ours
-            [self._executable, *_HARDENED, "-C", str(self._root), *arguments],
+            [self._executable, *_HARDENED, "-C", str(self._root), *self._settings, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -239,24 +237,61 @@ class _Git:
             start_new_session=True,
         )
         try:
-            output, _ = process.communicate(timeout=max(0.01, self._deadline - time.monotonic()))
+            yield from self._output(process)
+            code = process.wait(self._left())
         except subprocess.TimeoutExpired as error:
-            _end(process)
             raise _GitError("git took too long") from error
-        return process.returncode, output
+        finally:
+            _end(process)
+        if code not in fine:
+            raise _GitError(f"git {arguments[0]} ended with {code}")
+
+    def _output(self, process: subprocess.Popen[bytes]) -> Generator[bytes]:
+        assert process.stdout is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdout, selectors.EVENT_READ)
+            while True:
+                if not selector.select(self._left()):
+                    raise _GitError("git took too long")
+                part = os.read(process.stdout.fileno(), _BUFFER)
+                if not part:
+                    return
+                yield part
+
+    def _left(self) -> float:
+        return max(0.01, self._deadline - time.monotonic())
+
+    def disarm_filters(self) -> None:
+        """Replace filter commands that the repository itself configures by the user's own, or by none.
+
+        Raises:
+            _GitError: one cannot be replaced.
+        """
+        # 1: there is no such setting.
+        output = b"".join(self.read("config", "--null", "--show-scope", "--get-regexp", _PROGRAMS, fine=(0, 1)))
+        fields = output.decode("utf-8", "surrogateescape").split("\0")
+        entries = [
+            (scope, *setting.partition("\n")[::2]) for scope, setting in zip(fields[::2], fields[1::2], strict=False)
+        ]
+        trusted = {name: value for scope, name, value in entries if scope in ("system", "global")}
+        for name in sorted({name for scope, name, _ in entries if scope not in ("system", "global", "command")}):
+            fallback = "false" if name.endswith(".required") else ""
+            # The user's Git LFS would call what such a setting names; and `-c` cannot name all others.
+            if "=" in name or name.startswith("lfs."):
+                raise _GitError("a filter of the repository cannot be switched off")
+            self._settings += ["-c", f"{name}={trusted.get(name, fallback)}"]
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill a git process and what it started; a child that keeps the pipe open must not keep us."""
-    with contextlib.suppress(OSError):
-        if hasattr(os, "killpg"):
-            os.killpg(process.pid, signal.SIGKILL)
-        else:
-            process.kill()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=1)
+    """Kill git, where it still runs, and what it started; a child that keeps the pipe open must not keep us."""
     if process.stdout is not None:
         process.stdout.close()
+    if process.returncode is not None:
+        return
+    with contextlib.suppress(OSError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=1)
 
 
 def _environment() -> dict[str, str]:
@@ -264,13 +299,13 @@ def _environment() -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     kept = {name: os.environ[name] for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM") if name in os.environ}
     fixed = {"GIT_TERMINAL_PROMPT": "0", "GIT_NO_LAZY_FETCH": "1", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
-    return environment | kept | fixed
+    # A partial clone fetches missing objects on demand, and its remote may be a command line; this overrides what the
+    # repository's settings allow.
+    return environment | kept | fixed | {"GIT_ALLOW_PROTOCOL": "none"}
 
 
 def _find_executable() -> str:
-    """Return the git binary that GitPython chose; its import raises several things where there is none."""
-    try:
-        # Not `import git`: type checkers take that for this very module.
-        return str(importlib.import_module("git").Git.GIT_PYTHON_GIT_EXECUTABLE or "git")
-    except Exception as error:
-        raise _GitError("GitPython found no git binary") from error
+    """Return the git binary that GitPython chose, or would; it is not imported for that, as it waits for the binary's answer."""
+    loaded = sys.modules.get("git")
+    chosen = getattr(getattr(loaded, "Git", None), "GIT_PYTHON_GIT_EXECUTABLE", None)
+    return str(chosen or os.environ.get("GIT_PYTHON_GIT_EXECUTABLE") or "git")
