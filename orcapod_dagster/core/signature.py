@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import re
 import typing
@@ -30,6 +31,8 @@ def parse_version(version: str, owner: str) -> tuple[int, str]:
 def type_hints(function: Callable[..., Any], owner: str) -> dict[str, Any]:
     """Return the resolved type hints of a callable."""
     plain = inspect.unwrap(function)
+    while isinstance(plain, functools.partial):
+        plain = inspect.unwrap(plain.func)
     target = plain if inspect.isroutine(plain) else getattr(plain, "__call__", plain)  # noqa: B004  # its hints, not a test
     try:
         return typing.get_type_hints(target, include_extras=True)

@@ -22,7 +22,8 @@ from orcapod_dagster.core.executors import pool_worker, row_worker, slices
 from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorBase, RowBatch, RowFailure
 from orcapod_dagster.core.executors.budget import WorkerBudget, cores
 from orcapod_dagster.core.executors.capture import LogEntry
-from orcapod_dagster.core.executors.own_modules import own_modules, pickled_by_value
+from orcapod_dagster.core.executors.own_modules import own_modules
+from orcapod_dagster.core.executors.pickling import dumps
 from orcapod_dagster.core.executors.tasks import Piece, TaskRun, unpacked
 from orcapod_dagster.core.executors.worker_output import CAPTURE_MODULES, CaptureOrder, WorkerSpools, pass_on
 from orcapod_dagster.core.types import Schema
@@ -121,8 +122,7 @@ class _Run(TaskRun):
                 os.close(end)
 
     def _dumps(self, value: Any) -> bytes:
-        with pickled_by_value(self._cloudpickle, self._modules):
-            return self._cloudpickle.dumps(value)
+        return dumps(self._cloudpickle, value, self._modules)
 
     def _slots(self) -> int:
         assert self._budget is not None

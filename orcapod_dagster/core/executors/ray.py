@@ -15,7 +15,8 @@ from orcapod_dagster.core.blobs import handle, keeper
 from orcapod_dagster.core.errors import ExecutorError, MissingExtraError
 from orcapod_dagster.core.executors import ray_worker, row_worker, slices
 from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorBase, RowBatch
-from orcapod_dagster.core.executors.own_modules import own_modules, pickled_by_value
+from orcapod_dagster.core.executors.own_modules import own_modules
+from orcapod_dagster.core.executors.pickling import dumps
 from orcapod_dagster.core.executors.tasks import Piece, TaskRun, unpacked
 from orcapod_dagster.core.executors.worker_output import CAPTURE_MODULES, CaptureOrder, pass_on
 from orcapod_dagster.core.types import Schema
@@ -152,8 +153,7 @@ class _Run(TaskRun):
 
     def _dumps(self, value: Any) -> bytes:
         """Pickle with the user's modules by value, so that classes in values are those that the function knows."""
-        with pickled_by_value(self._ray.cloudpickle, self._modules):
-            return self._ray.cloudpickle.dumps(value)
+        return dumps(self._ray.cloudpickle, value, self._modules)
 
     def _submit(self, piece: Piece) -> Hashable:
         # In a list, the payload stays a reference, and a worker fetches it once for all its tasks.

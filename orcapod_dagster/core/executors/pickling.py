@@ -1,0 +1,60 @@
+"""How functions and values are pickled for workers: the user's own modules by value, and what has a life of its own anew."""
+
+from __future__ import annotations
+
+import functools
+import io
+import threading
+import weakref
+from collections import ChainMap
+from collections.abc import Callable, Iterable
+from types import ModuleType
+from typing import Any, Final
+
+from orcapod_dagster.core.executors.own_modules import pickled_by_value
+
+# Nothing waits for a lock of another process. What a weak table holds may be gone at any time: it is a cache.
+_ANEW: Final[tuple[Callable[[], Any], ...]] = (
+    threading.Lock,
+    threading.RLock,
+    weakref.WeakKeyDictionary[Any, Any],
+    weakref.WeakValueDictionary[Any, Any],
+)
+# How this process found a module says nothing in another.
+_LEFT_OUT: Final = frozenset({"__builtins__", "__cached__", "__loader__", "__spec__"})
+
+
+def dumps(cloudpickle: Any, value: Any, modules: Iterable[ModuleType]) -> bytes:
+    """Pickle a value with what these modules define, and the modules themselves, by value.
+
+    Args:
+        cloudpickle: the module of that name, or Ray's own.
+        value: a function, or values for it. Locks and weak dictionaries in it are made anew where it arrives, free and empty.
+        modules: the user's own.
+    """
+    with pickled_by_value(cloudpickle, modules), io.BytesIO() as file:
+        _pickler_of(cloudpickle)(file).dump(value)
+        return file.getvalue()
+
+
+@functools.cache
+def _pickler_of(cloudpickle: Any) -> Any:
+    """Return cloudpickle's pickler with reducers of ours."""
+    known = cloudpickle.CloudPickler.dispatch_table
+
+    def reduce_module(module: ModuleType) -> Any:
+        make, arguments = known[ModuleType](module)
+        if len(arguments) == 1:  # by name
+            return make, arguments
+        # The contents come later, for modules that know one another would have no first.
+        name, contents = arguments
+        return make, (name, {}), {key: item for key, item in contents.items() if key not in _LEFT_OUT}
+
+    anew = {type(make()): functools.partial(_reduce_anew, make) for make in _ANEW}
+    table = ChainMap({ModuleType: reduce_module, **anew}, known)
+    return type("Pickler", (cloudpickle.CloudPickler,), {"dispatch_table": table})
+
+
+def _reduce_anew(make: Callable[[], Any], _: Any) -> Any:
+    origin: Any = getattr(make, "__origin__", make)
+    return origin, ()

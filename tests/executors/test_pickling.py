@@ -1,0 +1,76 @@
+"""What a function's own modules hold travels to workers, also what no pickler takes by itself."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+from orcapod_dagster.core.executors.base import RowBatch
+from orcapod_dagster.core.executors.process_pool import ProcessPoolExecutor
+
+FILES = {
+    "__init__.py": "",
+    "work.py": """
+import functools
+import threading
+import weakref
+
+import travelling.deep.tools
+
+LOCK, AGAIN = threading.Lock(), threading.RLock()
+SEEN = weakref.WeakValueDictionary()
+FACTOR = 2
+
+
+@functools.singledispatch
+def show(x):
+    return "other"
+
+
+@show.register
+def _(x: int):
+    return "int"
+
+
+def by_dotted_name(x):
+    return travelling.deep.tools.scale(x)
+
+
+def by_lock(x):
+    with LOCK, AGAIN:
+        return x + 1
+
+
+def by_dispatch(x):
+    return show(x)
+
+
+def by_weak_table(x):
+    return len(SEEN)
+""",
+    "deep/__init__.py": "",
+    "deep/tools.py": "import travelling.work\n\n\ndef scale(x):\n    return x * travelling.work.FACTOR\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("by_dotted_name", 6), ("by_lock", 4), ("by_dispatch", "int"), ("by_weak_table", 0)]
+)
+def test_modules_locks_and_weak_tables_travel(tmp_path: Path, monkeypatch, name: str, expected: object) -> None:
+    """Modules that import one another go by value; locks arrive free, weak tables empty, dispatching functions whole."""
+    for file, text in FILES.items():
+        path = tmp_path / "travelling" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    work = importlib.import_module("travelling.work")
+    work.LOCK.acquire()
+    work.SEEN["a"] = work.FACTOR_OBJECT = type("Thing", (), {})()
+    (tmp_path / "travelling").rename(tmp_path / "gone")
+    (result,) = ProcessPoolExecutor(max_workers=1).run_rows(getattr(work, name), [RowBatch(([3],), {}, 0, 1)])
+    assert result.failures == ()
+    assert result.outputs == [expected]
