@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from orcapod_dagster.core.errors import DefinitionError
 from orcapod_dagster.core.identity.declared import declare_all
-from orcapod_dagster.core.identity.functions import layers_of, locate, plain_function
+from orcapod_dagster.core.identity.functions import layers_of, plain_function
 from orcapod_dagster.core.identity.parts import CodePart, content_hash_of, digest_of
 from orcapod_dagster.core.identity.walk import CodeWalk
 
@@ -155,9 +155,8 @@ def _carried_by(function: Any) -> Mapping[str, str] | None:
     carried = getattr(inner, "__dict__", {}).get(_CARRIED)
     if not carried or not isinstance(inner, FunctionType) or carried["code"] != _place(inner):
         return None
-    if carried["process"] == _process() or locate(inner).node is not None:
-        return None
-    return carried["digests"]
+    # Also where its file lies here: that may have been edited since, or not be a module of this process.
+    return None if carried["process"] == _process() else carried["digests"]
 
 
 def _process() -> str:
