@@ -14,6 +14,7 @@ import os
 import sys
 import types
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,10 @@ def load_work(folder: str, layout: str) -> Any:
     return importlib.import_module("project.main" if layout == "package" else "main").work
 
 
-def hash_project(identity: Any, job: dict[str, Any]) -> dict[str, Any]:
-    """Hash one project, and leave nothing of it in the process."""
-    folder, before = job["folder"], set(sys.modules)
+@contextlib.contextmanager
+def loaded(folder: str, layout: str) -> Iterator[Any]:
+    """Give `work` of a project, and leave nothing of it in the process."""
+    before = set(sys.modules)
     sys.path.insert(0, folder)
     if Path(folder).is_dir():  # and no archive
         os.chdir(folder)
@@ -54,17 +56,9 @@ def hash_project(identity: Any, job: dict[str, Any]) -> dict[str, Any]:
     main = sys.modules["__main__"]
     try:
         with warnings.catch_warnings(record=True):
-            work = load_work(folder, job["layout"])
-            code = identity.function_code(work, **job.get("options", {}))
-        return {
-            "hash": code.content_hash,
-            "signature": identity.function_signature_hash(work),
-            "parts": {key: part.digest for key, part in code.parts.items()},
-            "sources": {key: part.source for key, part in code.parts.items()},
-            "reports": dict(code.reports),
-        }
+            yield load_work(folder, layout)
     except Exception as error:
-        error.add_note(f"project {folder}, layout {job['layout']}")
+        error.add_note(f"project {folder}, layout {layout}")
         raise
     finally:
         sys.modules["__main__"] = main
@@ -74,6 +68,19 @@ def hash_project(identity: Any, job: dict[str, Any]) -> dict[str, Any]:
                 getattr(sys.modules[name], "__file__", None) or getattr(sys.modules[name], "__path__", "")
             ):
                 del sys.modules[name]
+
+
+def hash_project(identity: Any, job: dict[str, Any]) -> dict[str, Any]:
+    """Hash one project."""
+    with loaded(job["folder"], job["layout"]) as work:
+        code = identity.function_code(work, **job.get("options", {}))
+        return {
+            "hash": code.content_hash,
+            "signature": identity.function_signature_hash(work),
+            "parts": {key: part.digest for key, part in code.parts.items()},
+            "sources": {key: part.source for key, part in code.parts.items()},
+            "reports": dict(code.reports),
+        }
 
 
 def main() -> None:
