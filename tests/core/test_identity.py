@@ -253,6 +253,30 @@ def test_an_installed_wheel_hashes_like_the_source_tree(tmp_path: Path, layout: 
     assert found["parts"] == source["parts"]
 
 
+@pytest.mark.parametrize("layout", ["modules", "package"])
+def test_every_edit_hashes_alike_zipped_and_installed_on_another_python(tmp_path: Path, layout: str) -> None:
+    """Every project of the matrix has the parts of its source tree from an archive and from a wheel, on another Python."""
+    sources, archives, sites = [], [], []
+    for number, edit in enumerate(e for e in EDITS if layout in e.layouts):
+        folder = tmp_path / str(number)
+        write_project(folder / "source", edit.files, layout)
+        wheel, site = _wheel(folder / "source", folder), folder / "lib" / "site-packages"
+        with zipfile.ZipFile(wheel) as opened:
+            opened.extractall(site)
+        sources.append({"folder": str(folder / "source"), "layout": layout})
+        # Without entries for folders, an archive has no namespace packages.
+        archives.append({"folder": str(site if edit.name == "namespace package" else wheel), "layout": layout})
+        sites.append({"folder": str(site), "layout": layout})
+    here = hash_all(sources)
+    for job in sources:
+        Path(job["folder"]).rename(f"{job['folder']} gone")
+    found = hash_all([*archives, *sites], other_python(), seed="7")
+    for one, archived, installed in zip(here, found[: len(here)], found[len(here) :], strict=True):
+        assert archived["parts"] == one["parts"]
+        assert installed["parts"] == one["parts"]
+        assert one["signature"] == archived["signature"] == installed["signature"]
+
+
 def _wheel(source: Path, folder: Path) -> Path:
     wheel, info = folder / "project-1.0-py3-none-any.whl", "project-1.0.dist-info"
     with zipfile.ZipFile(wheel, "w") as written:
