@@ -179,6 +179,16 @@ def test_what_is_carried_along_counts(project: Project) -> None:
     assert steps["sites"].row["site"] == "p"
 
 
+def test_an_input_that_only_joins_is_told(project: Project) -> None:
+    """An input of which nothing but its tags was used is a step, with a note that its values of then are not known."""
+    chain = Chain(project)
+    chain.name = packet_asset(text, name="name", inputs=["add", "sites"], tag_columns=["id"], output_keys=["t"])
+    chain.run()
+    steps = by_asset(chain.trace(2))
+    assert "nothing of it was consumed but its tags" in steps["sites"].note
+    assert steps["add"].note == steps["readings"].note == ""
+
+
 def text(y: float) -> str:
     return f"{y}"
 

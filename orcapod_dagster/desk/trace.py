@@ -136,7 +136,7 @@ class _Tracer:
             for key in spec.inputs.values():
                 self._add_lost(number, key, step.tags, made_from.note)
             return
-        stream = made_from.rows.stream
+        stream, used = made_from.rows.stream, {*spec.function.input_packet_schema, *spec.carry}
         self._steps[number] = replace(self._steps[number], consumed=self._past.pod(spec).arguments(stream)[0])
         for part, key in zip(stream.parts, spec.inputs.values(), strict=True):
             at = 0 if part.positions is None else part.positions[0].as_py()
@@ -145,6 +145,8 @@ class _Tracer:
             added = self._add(key, spec, made_from.rows.found[key], at, mine, used_by=number)
             if added == before:
                 self._compare(added, made_from, key)
+                if not used & (part.input.columns().keys() - step.tags.keys()):
+                    self._say(added, "nothing of it was consumed but its tags, so other values of then would not show")
                 yield added
 
     def _add(
