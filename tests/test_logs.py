@@ -26,9 +26,15 @@ from orcapod_dagster import (
 )
 from orcapod_dagster.core.cleanup import CleanSettings, clean
 from orcapod_dagster.core.cleanup.base import Keep
+from orcapod_dagster.core.contexts import VARIATION_SCHEMA, Context
+from orcapod_dagster.core.databases.delta import DeltaTableDatabase
+from orcapod_dagster.core.datagrams import Datagram
 from orcapod_dagster.core.errors import DefinitionError, PacketFailuresError
+from orcapod_dagster.core.execution_data import EXECUTION_DATA_SCHEMA, flatten_execution_data
+from orcapod_dagster.core.executors.capture import LogEntry
+from orcapod_dagster.core.hashing import hash_rows
 from orcapod_dagster.core.lake import Lake
-from orcapod_dagster.core.packet_logs import tags_as_text
+from orcapod_dagster.core.packet_logs import LOG_SCHEMA, PacketLogs, tags_as_text
 from orcapod_dagster.core.result_cache import ResultCache
 from orcapod_dagster.core.sources import MemorySource
 from orcapod_dagster.core.streams import PacketStream, StreamInput
@@ -266,3 +272,25 @@ def test_tags_of_every_type_stand_as_text() -> None:
         {"n": "1", "t": time, "b": "b'\\xff'", "l": "[1]"},
         {"n": "3", "t": time, "b": None, "l": None},
     ]
+
+
+def test_logs_of_few_packets_are_found_by_their_hashes(tmp_path: Path) -> None:
+    """The logs of packets with given input hashes are found among others, also after a compaction."""
+    database = DeltaTableDatabase(str(tmp_path))
+    table = pa.table({"x": list(range(100))})
+    stream = PacketStream.open([StreamInput("t", MemorySource(table))], ["x"])
+    hashes = hash_rows({"x": table["x"]})
+    context = Context.of(
+        Datagram(dict.fromkeys(VARIATION_SCHEMA, "v"), VARIATION_SCHEMA),
+        Datagram(flatten_execution_data({"executor_type": "local"}), EXECUTION_DATA_SCHEMA),
+    )
+    logs = PacketLogs(database, ("logs", "f"), run_id="r")
+    empty = pa.array([], pa.int64())
+    for row in (*range(40), 7):
+        entries = [LogEntry(row, "stdout", None, None, float(row), f"{n} of {row}") for n in range(2)]
+        logs.store(entries, stream, hashes, empty, pa.array([], hashes.type), context)
+    found = logs.read(hashes.take(pa.array([7, 8, 99])))
+    assert sorted(found["text"].to_pylist()) == sorted([*["0 of 7", "1 of 7"] * 2, "0 of 8", "1 of 8"])
+    assert set(map(len, found["tag"].to_pylist())) == {1}
+    assert logs.read().num_rows == 82
+    assert found.schema == LOG_SCHEMA

@@ -121,12 +121,12 @@ class PacketLogs:
 def tags_as_text(stream: PacketStream, rows: pa.Array) -> pa.Array:
     """Return the tags of some rows as maps: name of the tag → value as text, null where it is null."""
     tags = list(stream.tag_columns)
-    found = pa.Table.from_batches(stream.narrow(rows).scan(tags)) if tags else pa.table({})
-    values = pa.concat_arrays([pa.array([], pa.string()), *(_as_text(found[name]) for name in tags)])
+    found = pa.Table.from_batches(stream.narrow(rows).scan(tags))
+    values = pa.concat_arrays([_as_text(found[name]) for name in tags])
     # Column after column stands there; the map wants packet after packet.
     number = count_up(len(rows) * len(tags))
-    packet = pc.divide(number, max(1, len(tags)))
-    column = pc.subtract(number, pc.multiply(packet, max(1, len(tags))))
+    packet = pc.divide(number, len(tags))
+    column = pc.subtract(number, pc.multiply(packet, len(tags)))
     items = values.take(pc.add(pc.multiply(column, len(rows)), packet))
     keys = pa.array(tags, pa.string()).take(column)
     offsets = pc.multiply(count_up(len(rows) + 1), len(tags)).cast(pa.int32())

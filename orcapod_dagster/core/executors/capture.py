@@ -36,6 +36,7 @@ ASIDE: Final = -1
 _PUMP_SECONDS: Final = 0.25
 _KEPT_BYTES: Final = 16 * 1024 * 1024
 _TRIALS: Final = 16
+_QUICK: Final = 0.3e-6
 
 
 class LogEntry(NamedTuple):
@@ -131,8 +132,8 @@ class Capture(NoCapture):
         self._watch = _Watch((self._out, self._err), lambda: bool(self._records or self._apart))
         self.heard = self._watch.heard
         self.streams = self._out.stream, self._err.stream
-        # Half of the quickest of some writes of one byte.
-        self.quick = min(self._time_of_a_write(spool) for spool in (self._out, self._err)) / 2
+        # A quarter of the quickest of some writes of one byte, for the processor may have been slow just then.
+        self.quick = min(_QUICK, *(self._time_of_a_write(spool) / 4 for spool in (self._out, self._err)))
         self._mark()
 
     @contextmanager
@@ -247,8 +248,11 @@ class Capture(NoCapture):
         """Pass on what long packets write, so that it can be read while they run."""
         while not self._stop.wait(_PUMP_SECONDS):
             if self._running:
-                self._out.pump()
-                self._err.pump()
+                try:
+                    self._out.pump()
+                    self._err.pump()
+                except OSError:  # the function has closed what is not its own
+                    return
 
     def _time_of_a_write(self, spool: Spool) -> float:
         times: list[float] = []

@@ -6,6 +6,7 @@ with the process. So a small process waits beside it, which does nothing unless 
 
 from __future__ import annotations
 
+import logging
 import mmap
 import os
 import subprocess
@@ -14,6 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from typing import Final
 
+_log = logging.getLogger(__name__)
 _MARK_BYTES: Final = 32
 # Reads where the process was with each stream, and writes the rest to the streams that it has itself.
 _CODE: Final = """
@@ -60,6 +62,15 @@ class LastWords:
                 raise
             finally:
                 os.close(theirs)
+
+    @classmethod
+    def try_beside(cls, files: Sequence[int]) -> LastWords | None:
+        """Return one, or None where no process can be started beside this one."""
+        try:
+            return cls(files) if sys.executable else None
+        except OSError:
+            _log.warning("Nothing waits to show what this process writes if it dies.", exc_info=True)
+            return None
 
     def close(self) -> None:
         """End it; everything was passed on."""

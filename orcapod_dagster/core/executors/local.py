@@ -111,8 +111,8 @@ def _captured(limit: int) -> Generator[Capture, None, None]:
     words, capture = None, None
     try:
         files = (open_spool(), open_spool())
-        words = LastWords(files)
-        capture = Capture(limit, files=files, marks=words.marks, packet=_Output.packet)
+        words = LastWords.try_beside(files)
+        capture = Capture(limit, files=files, marks=words and words.marks, packet=_Output.packet)
     except OSError as error:
         _give_back(files if capture is None else (), words)
         raise ExecutorError(
@@ -156,8 +156,7 @@ def _run_slice(
         finally:
             _Output.owner = None
             _Output.lock.release()
-    within = _Output.owner in (None, threading.get_ident()) or _Output.packet.get() is not None
-    if within:
+    if threading.get_ident() == _Output.owner or _Output.packet.get() is not None:
         return run(None)
     context = copy_context()
     context.run(_Output.packet.set, ASIDE)

@@ -44,10 +44,14 @@ class Stream(io.TextIOWrapper):
 
     def write(self, text: str) -> int:
         """Write through."""
-        return len(text) if self._divert(text) else super().write(text)
+        return len(text) if isinstance(text, str) and self._divert(text) else super().write(text)  # pyright: ignore[reportUnnecessaryIsInstance]  # users write bytes, too, and are told
 
     def close(self) -> None:
         """Do nothing: the next packet prints, too."""
+
+    def detach(self) -> Any:
+        """Return the binary stream, and stay attached to it for the same reason."""
+        return self.buffer
 
 
 class _Descriptor(io.FileIO):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -34,7 +35,7 @@ class CaptureOrder(NamedTuple):
             return None
         loggers = [
             logging.root,
-            *(one for one in logging.root.manager.loggerDict.values() if isinstance(one, logging.Logger)),
+            *(one for one in list(logging.root.manager.loggerDict.values()) if isinstance(one, logging.Logger)),
         ]
         return cls(limit, {one.name: one.level for one in loggers if one.level != logging.NOTSET})
 
@@ -48,10 +49,15 @@ def pass_on(logs: Iterable[LogEntry], *, streams: bool) -> None:
             if logger.isEnabledFor(level):
                 logger.handle(_record_of(entry, level))
         elif streams:
-            stream = getattr(sys, entry.stream, None)
-            if stream is not None:
-                stream.write(entry.text)
-                stream.flush()
+            _show(getattr(sys, entry.stream, None), entry.text)
+
+
+def _show(stream: Any, text: str) -> None:
+    """Write to a stream of this process, if it takes anything: whoever closed it wants nothing shown."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        stream.flush()
 
 
 def _record_of(entry: LogEntry, level: int) -> logging.LogRecord:
