@@ -22,7 +22,7 @@ from orcapod_dagster.core.errors import InputError, PacketFailuresError
 from orcapod_dagster.core.execution_data import flatten_execution_data
 from orcapod_dagster.core.git import git_state
 from orcapod_dagster.core.outcomes import OutcomeLog
-from orcapod_dagster.core.packet_logs import PacketLogs
+from orcapod_dagster.core.packet_logs import PacketLogs, log_path
 from orcapod_dagster.core.pod import FunctionPod, PodReport
 from orcapod_dagster.core.result_cache import ResultCache
 from orcapod_dagster.core.sources import DeltaSource, MemorySource, TableSource
@@ -237,7 +237,7 @@ def _make_pod(context: dg.AssetExecutionContext, spec: PacketAssetSpec, stream: 
     database = getattr(context.resources, RESULT_STORE_KEY).database()
     supplier: PacketExecutorResource = getattr(context.resources, EXECUTOR_KEY)
     logs = (
-        PacketLogs(database, ("logs", *spec.function.uri), run_id=context.run.run_id, limit=spec.capture)
+        PacketLogs(database, log_path(spec.function.uri), run_id=context.run.run_id, limit=spec.capture)
         if spec.capture
         else None
     )

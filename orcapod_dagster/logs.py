@@ -10,14 +10,8 @@ import pyarrow as pa
 from orcapod_dagster.assets import packet_function_of
 from orcapod_dagster.core.arrow import pc
 from orcapod_dagster.core.databases.delta import DeltaTableDatabase
-from orcapod_dagster.core.packet_function import PythonPacketFunction
-from orcapod_dagster.core.packet_logs import PacketLogs
+from orcapod_dagster.core.packet_logs import PacketLogs, log_path
 from orcapod_dagster.core.paths import results_root
-
-
-def log_path(function: PythonPacketFunction) -> tuple[str, ...]:
-    """Return the path of a function's log table among the hidden tables."""
-    return ("logs", *function.uri)
 
 
 def read_logs(
@@ -47,7 +41,7 @@ def read_logs(
         DefinitionError: the asset is no packet asset. StorageError: the table cannot be read.
     """
     database = DeltaTableDatabase(results_root(root_uri), storage_options)
-    table = PacketLogs(database, log_path(packet_function_of(asset))).read()
+    table = PacketLogs(database, log_path(packet_function_of(asset).uri)).read()
     if run_id is not None:
         table = table.filter(pc.equal(table["run_id"], run_id))
     for name, value in (tag or {}).items():

@@ -118,6 +118,11 @@ class PacketLogs:
         return table.cast(LOG_SCHEMA).sort_by("time")
 
 
+def log_path(uri: Sequence[str]) -> tuple[str, ...]:
+    """Return the path of the log table of the function with a `uri`, among the hidden tables."""
+    return ("logs", *uri)
+
+
 def tags_as_text(stream: PacketStream, rows: pa.Array) -> pa.Array:
     """Return the tags of some rows as maps: name of the tag → value as text, null where it is null."""
     tags = list(stream.tag_columns)

@@ -282,6 +282,20 @@ def test_a_record_that_cannot_be_formatted_is_kept(capture: Capture) -> None:
     logging.getLogger("capture.tests").propagate = True
 
 
+def test_records_of_workers_go_to_the_handlers_of_this_process(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A record of a row in the pool reaches handlers here once, with level and time, and the worker shows it nowhere."""
+
+    def work(x: int) -> None:
+        logging.getLogger("capture.tests").warning("row %d", x)
+
+    list(ProcessPoolExecutor(1).run_rows(work, make_batches(range(2)), capture=1000))
+    found = [(r.levelname, r.getMessage()) for r in caplog.records if r.name == "capture.tests"]
+    assert found == [("WARNING", "row 0"), ("WARNING", "row 1")]
+    assert capfd.readouterr().err == ""
+
+
 def test_the_last_words_of_a_worker(capfd: pytest.CaptureFixture[str]) -> None:
     """What a packet wrote before its worker died stands in its logs, and was shown; C code's too."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 import time
@@ -297,3 +298,22 @@ def test_missing_ray_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'orcapod-dagster\[ray\]'"):
         RayExecutor().run_rows(double, [])
+
+
+def test_what_workers_print_is_shown_here(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+    """Streams of rows are written to this process's own, and records go to its handlers, at its levels."""
+
+    def work(x: int) -> int:
+        print("row", x)
+        print("trouble", x, file=sys.stderr)
+        logging.getLogger("ray.tests.mine").info("record %d", x)
+        return x
+
+    with caplog.at_level(logging.INFO, "ray.tests.mine"):
+        list(RayExecutor().run_rows(work, make_batches(range(3)), capture=1000))
+    shown = capsys.readouterr()
+    assert sorted(shown.out.splitlines()) == [f"row {x}" for x in range(3)]
+    assert sorted(shown.err.splitlines()) == [f"trouble {x}" for x in range(3)]
+    assert sorted(r.getMessage() for r in caplog.records if r.name == "ray.tests.mine") == [
+        f"record {x}" for x in range(3)
+    ]
