@@ -20,7 +20,7 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final, NamedTuple
@@ -63,11 +63,13 @@ class NoCapture:
 
     Attributes:
         quick: a packet that took less, in seconds, has written nothing.
+        asked: the same, where the time of a call of `heard` is in it.
         heard: called with 0 and 1, tells whether there is something of the packet that has just ended.
         streams: what `sys.stdout` and `sys.stderr` are while rows run; when they are not, there is something to mend.
     """
 
     quick: float = math.inf
+    asked: float = math.inf
     heard: Callable[[float, int], Any]
     streams: tuple[Any, Any] = (None, None)
 
@@ -100,6 +102,7 @@ class Capture(NoCapture):
         files: descriptors of the spools, where another process made them to read them when this one is dead.
         marks: memory of four int64 where that process finds, per stream, where the packet began and what was passed on.
         packet: says to which packet a context belongs: a number, `ASIDE`, or None for the one that runs.
+        levels: of loggers, where they are not this process's own to say.
         show_records: whether records that no handler takes are shown, as Python does it.
     """
 
@@ -110,6 +113,7 @@ class Capture(NoCapture):
         files: Sequence[int] | None = None,
         marks: memoryview | None = None,
         packet: ContextVar[int | None] | None = None,
+        levels: Mapping[str, int] | None = None,
         show_records: bool = True,
     ) -> None:
         provide_streams()
@@ -119,7 +123,7 @@ class Capture(NoCapture):
         self._packet = packet or ContextVar[int | None]("orcapod_packet", default=None)
         self._out = Spool(1, STDOUT, out, limit=limit, on_change=self._mark, divert=self._divert)
         self._err = Spool(2, STDERR, err, limit=limit, on_change=self._mark, divert=self._divert)
-        self._tap = RecordTap(self._keep_record, self._err.aside if show_records else None)
+        self._tap = RecordTap(self._keep_record, self._err.aside if show_records else None, levels or {})
         self._records = RecordEnds(limit)
         self._apart: dict[int, _Apart] = {}
         self._first, self._next = 0, 0
@@ -134,6 +138,8 @@ class Capture(NoCapture):
         self.streams = self._out.stream, self._err.stream
         # A quarter of the quickest of some writes of one byte, for the processor may have been slow just then.
         self.quick = min(_QUICK, *(self._time_of_a_write(spool) / 4 for spool in (self._out, self._err)))
+        self._watch.forget()
+        self.asked = self.quick + 0.75 * _quickest(lambda: self.heard(0, 1))
         self._mark()
 
     @contextmanager
@@ -255,13 +261,9 @@ class Capture(NoCapture):
                     return
 
     def _time_of_a_write(self, spool: Spool) -> float:
-        times: list[float] = []
-        for _ in range(_TRIALS):
-            before = time.perf_counter()
-            os.write(spool.file, b"\n")
-            times.append(time.perf_counter() - before)
+        fastest = _quickest(lambda: os.write(spool.file, b"\n"))
         spool.start = spool.shown = os.lseek(spool.file, 0, os.SEEK_END)
-        return min(times)
+        return fastest
 
 
 class _Apart:
@@ -326,6 +328,16 @@ class _Watch:
         for handle in self._handles:
             os.close(handle)
         self._handles = []
+
+
+def _quickest(call: Callable[[], object]) -> float:
+    """Return the seconds that the quickest of some calls took."""
+    times: list[float] = []
+    for _ in range(_TRIALS):
+        before = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - before)
+    return min(times)
 
 
 def _row(entry: LogEntry) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from orcapod_dagster.core.executors.ends import Record
@@ -24,9 +24,12 @@ class RecordTap:
         keep: gets each record.
         show: shows a record that no handler takes, in place of Python's own `logging.lastResort`, which would write it to
             stderr, where it would be kept a second time; None where somebody else shows it.
+        levels: of loggers in the process that sent the rows; hold while rows run, for loggers that have none here.
     """
 
-    def __init__(self, keep: Callable[[Record], None], show: Callable[[bytes], None] | None) -> None:
+    def __init__(
+        self, keep: Callable[[Record], None], show: Callable[[bytes], None] | None, levels: Mapping[str, int]
+    ) -> None:
         self._keep = keep
         self._factory = self._make  # one object, to know it again
         self._previous: Callable[..., logging.LogRecord] = logging.LogRecord
@@ -34,6 +37,8 @@ class RecordTap:
         self._making: set[int] = set()
         self._newest: logging.LogRecord | None = None
         self._active = False
+        self._levels = levels
+        self._set: list[tuple[logging.Logger, int]] = []
         self._resort = _LastResort(show)
         self._previous_resort: Any = None
 
@@ -45,12 +50,22 @@ class RecordTap:
             self._base = self._base or previous
             logging.setLogRecordFactory(self._factory)
         self._previous_resort, logging.lastResort = logging.lastResort, self._resort
+        for name, level in self._levels.items():
+            logger = logging.getLogger(name)
+            untouched = logging.WARNING if logger is logging.root else logging.NOTSET
+            if logger.level == untouched != level:
+                self._set.append((logger, untouched))
+                logger.setLevel(level)
         self._active = True
 
     def remove(self) -> None:
         """Keep no more; a factory that the function has put before this one stays, and gets records from it unchanged."""
         self._active = False
         self._newest = None
+        for logger, untouched in self._set:  # a worker of Ray serves other runs, too
+            if logger.level == self._levels[logger.name]:
+                logger.setLevel(untouched)
+        self._set = []
         if logging.getLogRecordFactory() is self._factory:
             logging.setLogRecordFactory(self._previous)
         if logging.lastResort is self._resort:
@@ -92,12 +107,3 @@ def _text_of(record: logging.LogRecord) -> str:
     if record.exc_info and record.exc_info[1] is not None:
         text += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def set_levels(levels: dict[str, int]) -> None:
-    """Give loggers the levels that they have in the process that sent the rows, where they have none here."""
-    for name, level in levels.items():
-        logger = logging.getLogger(name)
-        untouched = logging.WARNING if logger is logging.root else logging.NOTSET
-        if logger.level == untouched:
-            logger.setLevel(level)

@@ -13,7 +13,6 @@ from typing import Any
 from orcapod_dagster.core.blobs.handle import Blob
 from orcapod_dagster.core.blobs.keeper import output_directory
 from orcapod_dagster.core.executors.capture import Capture
-from orcapod_dagster.core.executors.log_records import set_levels
 from orcapod_dagster.core.executors.slices import (
     EventLoopThread,
     SliceFailure,
@@ -93,8 +92,7 @@ def make_worker(
     if order is None:
         return RowWorker(function, pickler, before_call)
     limit, levels = order
-    set_levels(levels)
-    return RowWorker(function, pickler, before_call, Capture(limit, **where, show_records=False))
+    return RowWorker(function, pickler, before_call, Capture(limit, **where, levels=levels, show_records=False))
 
 
 def _row(failure: SliceFailure) -> int:
