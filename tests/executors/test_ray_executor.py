@@ -306,14 +306,14 @@ def test_what_workers_print_is_shown_here(capsys: pytest.CaptureFixture[str], ca
     def work(x: int) -> int:
         print("row", x)
         print("trouble", x, file=sys.stderr)
-        logging.getLogger("ray.tests.mine").info("record %d", x)
+        logging.getLogger("mine.on.workers").info("record %d", x)
         return x
 
-    with caplog.at_level(logging.INFO, "ray.tests.mine"):
+    with caplog.at_level(logging.INFO, "mine.on.workers"):
         list(RayExecutor().run_rows(work, make_batches(range(3)), capture=1000))
     shown = capsys.readouterr()
     assert sorted(shown.out.splitlines()) == [f"row {x}" for x in range(3)]
     assert sorted(shown.err.splitlines()) == [f"trouble {x}" for x in range(3)]
-    assert sorted(r.getMessage() for r in caplog.records if r.name == "ray.tests.mine") == [
+    assert sorted(r.getMessage() for r in caplog.records if r.name == "mine.on.workers") == [
         f"record {x}" for x in range(3)
     ]
