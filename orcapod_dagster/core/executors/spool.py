@@ -98,7 +98,7 @@ class Spool:
         self.stream = Stream(number, name, self.aside, lambda text: divert(self, text))
         self._limit = limit
         self._on_change = on_change
-        self._freed = 0
+        self._freed = self._flooded = self.start
         self._previous: Any = None
         self._original: int | None = None
         self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
@@ -143,7 +143,10 @@ class Spool:
             start, end = self.start, self.shown
             text = read_between(self.file, start, end, self._limit)
             self.start = end
-            self._free(self._freed, end)
+            self._flooded = end
+            if end - self._freed >= _SPOOL_BYTES:
+                free_between(self.file, self._freed, end)
+                self._freed = end
         self._on_change()
         return text
 
@@ -152,7 +155,10 @@ class Spool:
         with self._lock:
             self._show()
             # Of a flood only what is kept stays on the disk.
-            self._free(max(self._freed, self.start + self._limit), self.shown - self._limit)
+            first, end = max(self._flooded, self.start + self._limit), self.shown - self._limit
+            if end - first >= _SPOOL_BYTES:
+                free_between(self.file, first, end)
+                self._flooded = end
         self._on_change()
 
     def aside(self, data: bytes) -> None:
@@ -164,10 +170,11 @@ class Spool:
 
     def _show(self) -> None:
         end = os.lseek(self.file, 0, os.SEEK_END)
+        if end < self.shown:  # the function has cut its stdout, and what stands there now is new
+            self.start = self.shown = self._freed = self._flooded = 0
         while self.shown < end:
             chunk = os.pread(self.file, min(_CHUNK_BYTES, end - self.shown), self.shown)
-            if not chunk:  # someone cut the file
-                self.start, self.shown = min(self.start, end), end
+            if not chunk:
                 return
             self._write_on(chunk)
             self.shown += len(chunk)
@@ -179,11 +186,6 @@ class Spool:
                 self._previous.write(self._decoder.decode(data))
                 return
         write_all(self.number if self._original is None else self._original, data)
-
-    def _free(self, first: int, end: int) -> None:
-        if end - first >= _SPOOL_BYTES:
-            free_between(self.file, first, end)
-            self._freed = end
 
     def close(self) -> None:
         """Pass on the rest, and remove the file."""
