@@ -15,6 +15,7 @@ from orcapod_dagster.core import columns as names
 from orcapod_dagster.core.asset_write import COLUMNS, DATA_VERSION, PART, TAGS, AssetWrite
 from orcapod_dagster.core.casting import recast
 from orcapod_dagster.core.contexts import CONTEXT_FIELDS, CONTEXT_HASH, CONTEXT_NAMES, ContextReader
+from orcapod_dagster.core.counting import covers
 from orcapod_dagster.core.hashing import HASH_TYPE, RowSetDigest
 from orcapod_dagster.core.pod import FunctionPod
 from orcapod_dagster.core.result_cache import CONTEXT_KEY_FIELD, ROW_FIELDS, Snapshot, record_schema
@@ -138,7 +139,12 @@ class AssetTable:
         if self._current is None or self._current.num_rows != stream.num_rows:
             return None
         said = self._standing_commit()
-        if said is None or any(said.get(key) != value for key, value in self._stamp(stream).items()):
+        if said is None:
+            return None
+        stamp = self._stamp(stream)
+        if not covers(stamp.pop(IDENTITY), str(said.get(IDENTITY, ""))) or any(
+            said.get(key) != value for key, value in stamp.items()
+        ):
             return None
         kept = list(kept_columns(self._spec, stream))
         table = PacketStream.open([StreamInput("table", self._current)], stream.tag_columns)
@@ -160,7 +166,7 @@ class AssetTable:
         columns = [*kept_columns(self._spec, stream), "", *self._spec.function.output_keys]
         return {
             IDENTITY: self._pod.identity(),
-            STORE_STATE: self._pod.cache.database.state(self._pod.cache.record_path),
+            STORE_STATE: self._pod.cache.state(),
             COLUMNS: json.dumps(columns),
         }
 

@@ -82,7 +82,7 @@ def packet_asset(fn_or_packet_function: Callable[..., Any] | None = None, **opti
             - `inputs`: the upstream asset or assets: keys, asset definitions or `AssetIn`. Several are joined (inner)
               on their shared tag columns; rows keep the order of the first.
             - `tag_columns`: the columns that say which row this is; inherited from upstream packet assets.
-            - `output_keys`, `version`, `own_code`, `depends_on`, `ignore`: as `PythonPacketFunction` takes them.
+            - `output_keys`, `version`, `own_code`, `depends_on`, `ignore`, `formerly`: as `PythonPacketFunction` takes them.
             - `match`: which stored result counts as the same computation: `"version"`, `"signature"`, `"content"`,
               `"environment"` (also Python's minor version and the distributions that the code refers to).
             - `on_error`: `"raise"` runs the rest, stores it, then fails the step and leaves the table as it was;
@@ -130,13 +130,14 @@ def _build(
     own_code: Sequence[Any] = (),
     depends_on: Sequence[Any] | Mapping[str, Any] = (),
     ignore: Sequence[str] = (),
+    formerly: str | Sequence[str] = (),
     **asset_options: Any,
 ) -> PacketAssetsDefinition:
     packet_function = _as_packet_function(
         function,
         output_keys=output_keys,
         version=version,
-        identity={"own_code": own_code, "depends_on": depends_on, "ignore": ignore},
+        identity={"own_code": own_code, "depends_on": depends_on, "ignore": ignore, "formerly": formerly},
     )
     ins, upstreams = _asset_ins(inputs)
     spec = PacketAssetSpec(
@@ -164,7 +165,7 @@ def _as_packet_function(
         if output_keys is not None or version != "v0.0" or any(identity.values()):
             raise DefinitionError(
                 f"{function.canonical_function_name!r} is a packet function already; output_keys, version, own_code, "
-                "depends_on and ignore belong to its own definition. Give them there."
+                "depends_on, ignore and formerly belong to its own definition. Give them there."
             )
         return function
     return PythonPacketFunction(function, output_keys, version=version, **identity)

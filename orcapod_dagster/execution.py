@@ -315,6 +315,7 @@ def _metadata(
     supplier: PacketExecutorResource = getattr(context.resources, EXECUTOR_KEY)
     return {
         **shown.counts(report),
+        **shown.guarded(lambda: shown.accepted(report)),
         **shown.guarded(lambda: shown.identity(variation, spec.function.version, spec.match)),
         **shown.guarded(lambda: shown.execution(data, supplier.executor_data_schema())),
         **shown.guarded(lambda: shown.joins(stream)),

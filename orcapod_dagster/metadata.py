@@ -44,6 +44,17 @@ def counts(report: PodReport) -> dict[str, Any]:
     }
 
 
+def accepted(report: PodReport) -> dict[str, Any]:
+    """Return how many rows have results of other versions of the code, where there are any."""
+    if not report.accepted:
+        return {}
+    by_code = {_short(content): count for content, count in report.accepted.items()}
+    return {
+        "orcapod/packets_of_accepted_code": sum(by_code.values()),
+        "orcapod/accepted_code": dg.MetadataValue.json(by_code),
+    }
+
+
 def identity(variation: Mapping[str, str], version: str, match: str) -> dict[str, Any]:
     """Return what the function is."""
     return {

@@ -26,6 +26,7 @@ from orcapod_dagster.cli import main
 from orcapod_dagster.core import BlobStore, delta
 from orcapod_dagster.core.blobs.check import BlobCheck
 from orcapod_dagster.core.cleanup import CleanSettings, clean
+from orcapod_dagster.core.databases import DeltaTableDatabase
 from orcapod_dagster.core.lake import Lake
 from orcapod_dagster.core.predicates import Equals
 from orcapod_dagster.core.sources import DeltaSource
@@ -291,3 +292,14 @@ def test_upkeep_takes_credentials_from_the_environment(
     assert "1 files removed" in run("clean", "--older-than", "0s", "--nothing-runs", "--yes")
     assert "WRONG" not in run("verify", "--read-all")
     assert "1 rows" in run("export", "readings", "--to", str(tmp_path / "x.csv"))
+
+
+def test_results_of_former_names_and_narrower_types_are_found(root: str, options: dict[str, str]) -> None:
+    """What lies under a place is listed on an object store as on a disk, without what lies deeper or beside it."""
+    database = DeltaTableDatabase(root, options)
+    assert database.children(("results", "work")) == []
+    table = pa.table({"y": [1]})
+    for path in (("results", "work", "abc", "v0"), ("results", "work", "abd", "v0"), ("results", "worker", "x", "v0")):
+        database.append(path, table.to_reader)
+    assert database.children(("results", "work")) == ["abc", "abd"]
+    assert database.children(("results",)) == ["work", "worker"]

@@ -16,6 +16,7 @@ from orcapod_dagster.core.arrow import pc
 from orcapod_dagster.core.converter import UTC_TIMESTAMP
 from orcapod_dagster.core.databases.base import ArrowDatabase
 from orcapod_dagster.core.identity import Environment, FunctionCode
+from orcapod_dagster.core.result_cache import fulfilling
 
 CODE_PATH: Final = ("code",)
 ENVIRONMENTS_PATH: Final = ("environments",)
@@ -46,7 +47,7 @@ class StoredCode:
     """One version of a function's code.
 
     Attributes:
-        content_hash: of all parts. function_name, git_hash: whose, and the commit it was first seen at.
+        content_hash: of all parts. function_name, git_hash: whose, and the commit it was first seen at. stored_at: when.
         digests: part → digest. sources: part → its lines, of functions and classes only.
     """
 
@@ -55,6 +56,7 @@ class StoredCode:
     git_hash: str
     digests: Mapping[str, str]
     sources: Mapping[str, str]
+    stored_at: dt.datetime
 
 
 class CodeStore:
@@ -74,44 +76,34 @@ class CodeStore:
             StorageError: the storage refused.
         """
         now = dt.datetime.now(dt.UTC)
-        if not self._holds(CODE_PATH, "content_hash", code.content_hash):
-            sources = {k: p.source for k, p in code.parts.items() if p.source and p.kind not in _WITHOUT_SOURCE}
-            self._append(
-                CODE_PATH,
-                CODE_SCHEMA,
-                {
-                    "content_hash": code.content_hash,
-                    "function_name": function_name,
-                    "git_hash": git_hash,
-                    "digests": [(key, part.digest) for key, part in code.parts.items()],
-                    "sources": [(k, s.encode("utf-8", "backslashreplace").decode()) for k, s in sources.items()],
-                    "stored_at": now,
-                },
-            )
+        if not self._holds(CODE_PATH, {"content_hash": code.content_hash, "function_name": function_name}):
+            kept = stored_code(function_name, git_hash, code)
+            maps = {"digests": list(kept.digests.items()), "sources": list(kept.sources.items())}
+            self._append(CODE_PATH, CODE_SCHEMA, {**{name: getattr(kept, name) for name in CODE_SCHEMA.names}, **maps})
         digest = environment.environment_hash
-        if not self._holds(ENVIRONMENTS_PATH, "environment_hash", digest):
+        if not self._holds(ENVIRONMENTS_PATH, {"environment_hash": digest}):
             row = {"environment_hash": digest, "versions": list(environment.versions.items()), "stored_at": now}
             self._append(ENVIRONMENTS_PATH, ENVIRONMENT_SCHEMA, row)
 
     def codes(self, content_hashes: Collection[str]) -> dict[str, StoredCode]:
         """Return what is known of these versions of code, by content hash; others are left out."""
-        found: dict[str, StoredCode] = {}
-        for row in self._rows(CODE_PATH, "content_hash", content_hashes):
-            found[row["content_hash"]] = StoredCode(
-                row["content_hash"], row["function_name"], row["git_hash"], dict(row["digests"]), dict(row["sources"])
-            )
-        return found
+        return {row["content_hash"]: _stored(row) for row in self._rows(CODE_PATH, "content_hash", content_hashes)}
+
+    def codes_of(self, function_names: Collection[str]) -> list[StoredCode]:
+        """Return all versions of the code of functions with these names, in the order in which they were first stored."""
+        rows = self._rows(CODE_PATH, "function_name", function_names)
+        return sorted(map(_stored, rows), key=lambda one: one.stored_at)
 
     def environments(self, environment_hashes: Collection[str]) -> dict[str, Mapping[str, str]]:
         """Return the versions of these environments, by hash; unknown ones are left out."""
         rows = self._rows(ENVIRONMENTS_PATH, "environment_hash", environment_hashes)
         return {row["environment_hash"]: dict(row["versions"]) for row in rows}
 
-    def _holds(self, path: tuple[str, ...], column: str, value: str) -> bool:
+    def _holds(self, path: tuple[str, ...], wanted: Mapping[str, str]) -> bool:
         source = self.database.source(path)
         if source is None:
             return False
-        return any(pc.any(pc.equal(batch.column(0), value)).as_py() for batch in source.scan([column]))
+        return any(pc.any(fulfilling(batch, wanted)).as_py() for batch in source.scan(list(wanted)))
 
     def _append(self, path: tuple[str, ...], schema: pa.Schema, row: Mapping[str, Any]) -> None:
         table = pa.Table.from_pylist([dict(row)], schema=schema)
@@ -127,3 +119,16 @@ class CodeStore:
         for batch in source.scan(source.schema.names):
             found += batch.filter(pc.is_in(batch.column(column), value_set=wanted)).to_pylist()
         return found
+
+
+def stored_code(function_name: str, git_hash: str, code: FunctionCode) -> StoredCode:
+    """Return what is kept of a version of code: no source of what holds values."""
+    sources = {key: part.source for key, part in code.parts.items() if part.source and part.kind not in _WITHOUT_SOURCE}
+    texts = {key: text.encode("utf-8", "backslashreplace").decode() for key, text in sources.items()}
+    digests = {key: part.digest for key, part in code.parts.items()}
+    return StoredCode(code.content_hash, function_name, git_hash, digests, texts, dt.datetime.now(dt.UTC))
+
+
+def _stored(row: Mapping[str, Any]) -> StoredCode:
+    named = (row["content_hash"], row["function_name"], row["git_hash"])
+    return StoredCode(*named, dict(row["digests"]), dict(row["sources"]), row["stored_at"])

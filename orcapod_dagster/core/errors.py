@@ -11,6 +11,7 @@ OrcapodError
 ├── PacketFailuresError (RuntimeError)  a run ended with failed packets
 ├── ExecutorError (RuntimeError)        an executor could not do its work (infrastructure, not the user's function)
 ├── WorkerDeathError (RuntimeError)     a packet ended the worker process that ran it
+├── AcceptanceError (ValueError)        an edit that cannot be accepted, or an acceptance that is not there
 ├── UnboundFunctionError (RuntimeError) a proxy was called before a function was bound to it
 ├── LakeError (RuntimeError)            a table or the lake is not what it should be
 │   ├── LakeFormatError                 it was written by another version of the format
@@ -67,6 +68,10 @@ class ExecutorError(OrcapodError, RuntimeError):
 
 class WorkerDeathError(OrcapodError, RuntimeError):
     """The worker process that ran a packet ended, and so again when it was tried alone."""
+
+
+class AcceptanceError(OrcapodError, ValueError):
+    """An edit cannot be accepted as it was asked for, or an acceptance cannot be withdrawn."""
 
 
 class UnboundFunctionError(OrcapodError, RuntimeError):

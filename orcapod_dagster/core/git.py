@@ -29,6 +29,7 @@ COMMIT_VARIABLE: Final = "ORCAPOD_GIT_COMMIT"
 SWITCH_VARIABLE: Final = "ORCAPOD_GIT"
 """Environment variable that switches reading off (`off`, `0`, `false`, `no`)."""
 
+_HEXADECIMAL: Final = frozenset("0123456789abcdefABCDEF")
 _OFF: Final = frozenset({"off", "0", "false", "no"})
 _INSTALLED: Final = frozenset({"site-packages", "dist-packages"})
 _NULL_HOOKS: Final = os.devnull
@@ -116,6 +117,34 @@ def git_state(path: str | Path | None) -> GitState:
             if state is not None:
                 return replace(state, source=source)
     return _state_without_repository("none")
+
+
+def commits_between(
+    path: str | Path | None, first: str, last: str | None
+) -> tuple[frozenset[str], frozenset[str]] | None:
+    """Return the commits up to one, itself included, and those after it up to another.
+
+    Args:
+        path: as in `git_state`.
+        first, last: hashes of commits, or their beginnings, in hexadecimal; `None` means the commit that is checked out.
+
+    Returns:
+        Full hashes; `None` where no repository holds the path, or it does not know the commits. Never raises.
+    """
+    directory = _directory_of(path) or _current_directory()
+    root = None if directory is None else _find_root(directory)
+    hexadecimal = all(set(one) <= _HEXADECIMAL for one in (first, last or "0"))
+    if root is None or not hexadecimal or os.environ.get(SWITCH_VARIABLE, "").strip().lower() in _OFF:
+        return None
+    try:
+        git = _Git(root, time.monotonic() + READ_SECONDS)
+        named = [git.run("rev-parse", "--verify", "--quiet", f"{one}^{{commit}}") for one in (first, last or "HEAD")]
+        begin, end = (one.decode("ascii").strip() for one in named)
+        until = git.run("rev-list", begin, "--").decode("ascii").split()
+        since = git.run("rev-list", f"{begin}..{end}", "--").decode("ascii").split()
+    except (_GitError, OSError, ValueError):
+        return None
+    return frozenset(until), frozenset(since)
 
 
 def _state_without_repository(source: str) -> GitState:

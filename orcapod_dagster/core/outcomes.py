@@ -62,6 +62,8 @@ class OutcomeLog:
     def __init__(self, database: ArrowDatabase, path: Sequence[str]) -> None:
         self.database = database
         self.path = tuple(path)
+        # Where further outcomes lie that are read as if they stood here; see `counting.py`.
+        self.beside: tuple[tuple[str, ...], ...] = ()
 
     def store(self, input_hashes: pa.Array, outcomes: Sequence[Outcome], context: Context) -> None:
         """Store outcomes with the hashes of their inputs; durable on return."""
@@ -94,9 +96,17 @@ class OutcomeLog:
             constraints: stored column → values, of which an outcome must have one.
             hashes: the input hashes that matter; where they are few, outcomes of others are left out.
         """
-        source = self.database.source(self.path)
-        if source is None:
+        found = [self._outcomes(path, constraints, hashes) for path in (self.path, *self.beside)]
+        tables = [table for table in found if table is not None]
+        if not tables:
             return pa.array([], HASH_TYPE), pa.array([], pa.string())
+        table = pa.concat_tables(tables).sort_by([(names.TIMESTAMP, "descending")]).combine_chunks()
+        return table[names.INPUT_HASH].cast(HASH_TYPE).combine_chunks(), table["state"].combine_chunks()
+
+    def _outcomes(self, path: tuple[str, ...], constraints: Constraints, hashes: pa.Array) -> pa.Table | None:
+        source = self.database.source(path)
+        if source is None:
+            return None
         own = (names.INPUT_HASH, "state", names.TIMESTAMP)
         chosen = [*own, *(name for name in constraints if name in source.schema.names)]
         if few(hashes, source):
@@ -104,9 +114,7 @@ class OutcomeLog:
         else:
             schema = pa.schema([source.schema.field(n) for n in chosen])
             table = pa.Table.from_batches(source.scan(chosen), schema=schema)
-        table = table.filter(fulfilling(table, constraints))
-        table = table.sort_by([(names.TIMESTAMP, "descending")]).combine_chunks()
-        return table[names.INPUT_HASH].cast(HASH_TYPE).combine_chunks(), table["state"].combine_chunks()
+        return table.filter(fulfilling(table, constraints)).select(list(own))
 
 
 def printable(text: str) -> str:

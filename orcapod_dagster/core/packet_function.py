@@ -43,6 +43,7 @@ from orcapod_dagster.core.identity import (
 )
 from orcapod_dagster.core.signature import (
     checked_arrow_schema,
+    former_names,
     given_schema,
     input_schema as make_input_schema,
     output_keys as find_output_keys,
@@ -108,6 +109,7 @@ class PythonPacketFunction:
             `core.identity.EnvironmentVariable`) that decide the result beside the code; a mapping names them as the
             `UnhashableDependencyWarning` does.
         ignore: names of code, constants and environment variables that do not count for the content hash.
+        formerly: names that the function had; results that are stored under them count, where the code is otherwise the same.
 
     Raises:
         DefinitionError: names the parameter whose definition cannot be right.
@@ -130,6 +132,7 @@ class PythonPacketFunction:
         *,
         depends_on: Sequence[Any] | Mapping[str, Any] = (),
         ignore: Sequence[str] = (),
+        formerly: str | Sequence[str] = (),
     ) -> None:
         self.function: Final = function
         self.__wrapped_function__ = function
@@ -143,6 +146,7 @@ class PythonPacketFunction:
         self.own_code: Final = tuple(own_code)
         self.depends_on: Final = dict(depends_on) if isinstance(depends_on, Mapping) else tuple(depends_on)
         self.ignore: Final = tuple(ignore)
+        self.formerly: Final = former_names(formerly, self.canonical_function_name, self._owner)
         self._signature: Final = inspect.signature(function)
         hints = type_hints(function, self._owner)
         input_schema, output_schema = given_schema(input_schema), given_schema(output_schema)
@@ -188,9 +192,9 @@ class PythonPacketFunction:
         """Return the hash of the code and constants that decide the function's result."""
         return function_content_hash(self.function, **self._identity_options())
 
-    def get_function_code(self) -> FunctionCode:
-        """Return what the function's code is, part by part."""
-        return function_code(self.function, **self._identity_options())
+    def get_function_code(self, called: str | None = None) -> FunctionCode:
+        """Return what the function's code is, part by part; with a name, as if the function were called so in its source."""
+        return function_code(self.function, **self._identity_options(), called=called)
 
     def get_environment(self) -> Environment:
         """Return the Python and the installed distributions that the function's code refers to."""
@@ -205,7 +209,7 @@ class PythonPacketFunction:
             "function_name": self.canonical_function_name,
             "function_signature_hash": function_signature_hash(self.function),
             "function_content_hash": self.get_function_content_hash(),
-            "git_hash": git_state(_source_file(self.function)).git_hash,
+            "git_hash": git_state(source_file(self.function)).git_hash,
         }
 
     def get_function_variation_data_schema(self) -> Schema:
@@ -501,7 +505,8 @@ def _checked_values(value: Any, keys: tuple[str, ...], owner: str) -> tuple[Any,
     return values
 
 
-def _source_file(function: Callable[..., Any]) -> str | None:
+def source_file(function: Callable[..., Any]) -> str | None:
+    """Return the file that a function's code came from, if any."""
     code = getattr(inspect.unwrap(function), "__code__", None)
     return None if code is None else code.co_filename
 

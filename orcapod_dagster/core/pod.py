@@ -24,13 +24,14 @@ from orcapod_dagster.core.blobs.store import BlobStore
 from orcapod_dagster.core.casting import one_array
 from orcapod_dagster.core.code_store import CodeStore
 from orcapod_dagster.core.contexts import VARIATION_SCHEMA, Context
+from orcapod_dagster.core.counting import Counting
 from orcapod_dagster.core.datagrams import Datagram, new_record_ids
 from orcapod_dagster.core.errors import ConversionError, OrcapodError, OutputCountError, OutputSizeError, StorageError
 from orcapod_dagster.core.execution_data import EXECUTION_DATA_SCHEMA, check_executor, flatten_execution_data
 from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorProtocol, RowBatch
 from orcapod_dagster.core.executors.capture import LogEntry
 from orcapod_dagster.core.files import FileMemory, FileReader, Looks, PathsInFlight
-from orcapod_dagster.core.hashing import HASH_TYPE, PACKET_METHOD, hash_rows, split_lanes
+from orcapod_dagster.core.hashing import HASH_TYPE, hash_rows, split_lanes
 from orcapod_dagster.core.identity import Environment
 from orcapod_dagster.core.outcomes import FAILED, SKIPPED, Outcome, OutcomeLog
 from orcapod_dagster.core.packet_function import PythonPacketFunction
@@ -44,7 +45,7 @@ from orcapod_dagster.core.reasons import (
     Reasons,
     changes,
 )
-from orcapod_dagster.core.result_cache import Constraints, MatchPolicy, ResultCache, Snapshot, match_constraints
+from orcapod_dagster.core.result_cache import Constraints, MatchPolicy, ResultCache, Snapshot
 from orcapod_dagster.core.sources import TableSource
 from orcapod_dagster.core.streams import PacketStream
 
@@ -103,6 +104,7 @@ class PodReport:
         failed, skipped: rows without a result. to_compute: packets that this run computes.
         failures: the first failures, with their rows. seconds: since the run began.
         unsettled: rows that were computed without a result, in arrays of `int64`.
+        accepted: content hash of another version of the code → rows with a result of it; known once the table is assembled.
     """
 
     total: int
@@ -115,6 +117,7 @@ class PodReport:
     reasons: Mapping[str, int] = field(default_factory=dict[str, int])
     failures: list[Outcome] = field(default_factory=list[Outcome])
     unsettled: list[pa.Array] = field(default_factory=list[pa.Array])
+    accepted: Mapping[str, int] = field(default_factory=dict[str, int])
 
     @property
     def done(self) -> int:
@@ -190,6 +193,7 @@ class FunctionPod:
         self._blobs = blobs
         self._keeper = Keeper() if blobs is None else blobs.keeper
         self.codes = CodeStore(cache.database)
+        self.counting = Counting(function, cache, outcomes, match)
         self._contexts: dict[str, Context] = {}
         self._owner = f"function {function.canonical_function_name!r}"
         self._files: FileReader | None = None
@@ -213,6 +217,7 @@ class FunctionPod:
             InputError: a column is missing or of a type that does not fit.
         """
         hashes, invalid, looks = hashed or self.hash(stream)
+        self.counting.refresh()
         variation = self.function.get_function_variation_data()
         constraints = self._constraints(variation)
         found = pa.nulls(len(hashes), pa.int64())
@@ -250,9 +255,11 @@ class FunctionPod:
         return self.function.get_environment()
 
     def _constraints(self, variation: Mapping[str, str]) -> Constraints:
+        return self.counting.constraints(variation, self._environment_asked())
+
+    def _environment_asked(self) -> str:
         # Which distributions are installed is asked only where it counts, for it takes time.
-        environment = self.environment.environment_hash if self.match == "environment" else ""
-        return match_constraints(self.match, variation, environment)
+        return self.environment.environment_hash if self.match == "environment" else ""
 
     def _with_values(self, snapshot: Snapshot, found: pa.Array) -> pa.Array:
         """Return the positions of results, null where a result has lost a large value."""
@@ -267,10 +274,8 @@ class FunctionPod:
         return self._blobs is not None and bool(columns) and len(lost_rows(source, columns, self._blobs)) > 0
 
     def identity(self) -> str:
-        """Return a text that is equal as long as the same stored results count."""
-        constraints = self._constraints(self.function.get_function_variation_data())
-        values = [value if isinstance(value, str) else ",".join(sorted(value)) for value in constraints.values()]
-        return "|".join([*self.cache.record_path, self.match, *values, PACKET_METHOD])
+        """Return a text that says which stored results count; `counting.covers` compares two."""
+        return self.counting.identity(self.function.get_function_variation_data(), self._environment_asked())
 
     def hash(self, stream: PacketStream) -> Hashed:
         """Hash the consumed columns of every row, files by their content, and find the rows that cannot be computed."""
@@ -552,12 +557,21 @@ class FunctionPod:
                 found = self._with_values(snapshot, snapshot.find(plan.hashes))
         self._refuse_lost(plan, report, found)
         self._count_rows(plan, report, found)
+        report.accepted = self._count_accepted(plan, snapshot, found)
         if snapshot is None:
             return plan.stream.narrow(pa.array([], pa.int64())), None, pa.array([], pa.int64())
         if found.null_count:
             rows = _positions(found.is_valid())
             return plan.stream.narrow(rows), snapshot, found.filter(found.is_valid())
         return plan.stream, snapshot, found
+
+    def _count_accepted(self, plan: Plan, snapshot: Snapshot | None, found: pa.Array) -> dict[str, int]:
+        """Count the rows with results of other versions of the code; reads nothing where only one version counts."""
+        own = plan.variation["function_content_hash"]
+        if snapshot is None or self.match in ("version", "signature") or len(self.counting.contents(own)) == 1:
+            return {}
+        made = snapshot.source.take(found.drop_null(), [names.CONTENT_HASH])[names.CONTENT_HASH]
+        return {one["values"]: one["counts"] for one in pc.value_counts(made).to_pylist() if one["values"] != own}
 
     def _refuse_lost(self, plan: Plan, report: PodReport, found: pa.Array) -> None:
         """Refuse to leave rows out that must have a result: the hits of the plan, and what this run computed."""

@@ -31,8 +31,10 @@ from orcapod_dagster.core.datagrams import Datagram, Packet, new_record_ids
 from orcapod_dagster.core.errors import InputError, OrcapodError
 from orcapod_dagster.core.files import FileMemory, FileReader, Looks
 from orcapod_dagster.core.hashing import HASH_TYPE, PACKET_METHOD, hash_rows, split_lanes
+from orcapod_dagster.core.joined_source import JoinedSource
 from orcapod_dagster.core.packet_function import PacketFunctionWrapper
 from orcapod_dagster.core.sources import TableSource
+from orcapod_dagster.core.widening import WidenedSource
 
 MatchPolicy = Literal["version", "signature", "content", "environment"]
 """Which stored result counts as the same computation: by uri, and signature hash, and content hash, and environment."""
@@ -110,6 +112,24 @@ class ResultCache:
         self.database = result_database
         self.record_path = tuple(record_path)
         self.auto_flush = auto_flush
+        # Further tables whose records are read as if they stood in this one; see `counting.py`.
+        self.beside: tuple[TableSource, ...] = ()
+        self.beside_state = ""
+        self.beside_schema: pa.Schema | None = None
+
+    def source(self) -> TableSource | None:
+        """Return all records as of now, those of further tables after the own ones; `None` where there are none."""
+        own = self.database.source(self.record_path)
+        if not self.beside or self.beside_schema is None:
+            return own
+        if own is not None and own.schema != self.beside_schema:
+            own = WidenedSource(own, self.beside_schema)
+        return JoinedSource([*([] if own is None else [own]), *self.beside])
+
+    def state(self) -> str:
+        """Return a text that changes whenever records are added, to further tables too."""
+        own = self.database.state(self.record_path)
+        return f"{own}+{self.beside_state}" if self.beside_state else own
 
     # ------------------------------------------------------------------ one packet
 
@@ -182,7 +202,7 @@ class ResultCache:
 
         They stand in the order of the store, with all columns.
         """
-        source = self.database.source(self.record_path)
+        source = self.source()
         if source is None:
             return None
         constraints = additional_constraints or {}
@@ -238,7 +258,7 @@ class ResultCache:
             constraints: what a record must have.
             hashes: the input hashes that will be asked for; where they are few, the keys of other records are left out.
         """
-        source = self.database.source(self.record_path)
+        source = self.source()
         if source is None:
             return None
         wanted = [names.INPUT_HASH, names.TIMESTAMP, *_present(constraints, source)]
@@ -288,7 +308,7 @@ class ResultCache:
         Args:
             include_system_columns: with the columns that say what made them; else output columns alone.
         """
-        source = self.database.source(self.record_path)
+        source = self.source()
         if source is None:
             return None
         chosen = [n for n in source.schema.names if include_system_columns or not names.is_reserved(n)]

@@ -147,3 +147,18 @@ def checked_arrow_schema(schema: Schema, owner: str, kind: str) -> pa.Schema:
         except UnsupportedTypeError as error:
             raise DefinitionError(f"{owner}, {kind} {name!r}: {error}") from error
     return pa.schema(fields)
+
+
+def former_names(given: str | Sequence[str], own: str, owner: str) -> tuple[str, ...]:
+    """Return the names that a function had, each once.
+
+    Raises:
+        DefinitionError: one is empty, or the name that it has.
+    """
+    names = (given,) if isinstance(given, str) else tuple(dict.fromkeys(given))
+    for name in names:
+        if not name or name == own:
+            raise DefinitionError(
+                f"{owner}: formerly names {name!r}, which is no other name of it. Give the names that it had."
+            )
+    return names

@@ -46,6 +46,10 @@ class ArrowDatabase(ABC):
     def compact(self, path: Sequence[str]) -> None:
         """Bring what many small appends left behind into a form that is quick to read; no record changes."""
 
+    @abstractmethod
+    def children(self, path: Sequence[str]) -> list[str]:
+        """Return the names right under a path that lead to tables, sorted; only such as `paths.safe_component` leaves as they are."""
+
     def keep_quick(self, path: Sequence[str]) -> None:
         """Compact after an append; a storage that refuses is no error, for the records are there."""
         try:

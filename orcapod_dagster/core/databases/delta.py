@@ -9,14 +9,16 @@ from functools import partial
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import fs
 
 from orcapod_dagster.core import delta
 from orcapod_dagster.core.arrow import size_of
 from orcapod_dagster.core.columns import INPUT_HASH, RECORD_ID
 from orcapod_dagster.core.compaction import MANY_FILES, Compaction, compact
 from orcapod_dagster.core.databases.base import ArrowDatabase
+from orcapod_dagster.core.delta_files import filesystem_of
 from orcapod_dagster.core.key_index import IndexedFile, prune
-from orcapod_dagster.core.paths import join_uri, local_path
+from orcapod_dagster.core.paths import join_uri, local_path, safe_component
 from orcapod_dagster.core.sources import DeltaSource, TableSource
 
 _PLAIN = (RECORD_ID, INPUT_HASH)
@@ -90,6 +92,16 @@ class DeltaTableDatabase(ArrowDatabase):
         self.flush()
         table = delta.open_table(self.uri(path), self._options)
         return "none" if table is None else f"{table.metadata().id}@{table.version()}"
+
+    def children(self, path: Sequence[str]) -> list[str]:
+        """Return the names of folders right under a path, other than such as are encoded."""
+        self.flush()
+        uri = self.uri(path)
+        with delta.reading(uri):
+            filesystem, prefix = filesystem_of(uri, self._options)
+            entries = filesystem.get_file_info(fs.FileSelector(prefix or "/", allow_not_found=True))
+        found = (entry.base_name for entry in entries if entry.type is fs.FileType.Directory)
+        return sorted(name for name in found if safe_component(name) == name)
 
     def compact(self, path: Sequence[str]) -> None:
         """Bring the rows of small files together, once there are many."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import pyarrow as pa
 
 from orcapod_dagster.core.databases.base import ArrowDatabase
+from orcapod_dagster.core.paths import safe_component
 from orcapod_dagster.core.sources import MemorySource, TableSource
 
 
@@ -44,6 +45,13 @@ class InMemoryArrowDatabase(ArrowDatabase):
             pieces = self._tables.get(tuple(path))
             if pieces:
                 pieces[:] = [pa.concat_tables(pieces).combine_chunks()]
+
+    def children(self, path: Sequence[str]) -> list[str]:
+        """Return the names right under a path."""
+        depth = len(path)
+        with self._lock:
+            found = {one[depth] for one in self._tables if one[:depth] == tuple(path) and len(one) > depth}
+        return sorted(name for name in found if safe_component(name) == name)
 
     def _table(self, path: Sequence[str]) -> pa.Table | None:
         with self._lock:

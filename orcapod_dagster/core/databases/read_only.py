@@ -34,5 +34,9 @@ class ReadOnlyDatabase(ArrowDatabase):
         """Return the state of the database that is read."""
         return self._database.state(path)
 
+    def children(self, path: Sequence[str]) -> list[str]:
+        """Return the names of the database that is read."""
+        return self._database.children(path)
+
     def compact(self, path: Sequence[str]) -> None:
         """Do nothing."""

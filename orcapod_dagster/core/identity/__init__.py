@@ -17,6 +17,7 @@ from orcapod_dagster.core.identity.content import (
 from orcapod_dagster.core.identity.declared import EnvironmentVariable
 from orcapod_dagster.core.identity.distributions import ENVIRONMENT_METHOD, Environment, environment_of
 from orcapod_dagster.core.identity.parts import CONTENT_METHOD, CodePart
+from orcapod_dagster.core.identity.returns import parameters_in, text_but_for_return
 from orcapod_dagster.core.identity.signature_hash import SIGNATURE_METHOD, function_signature_hash
 
 __all__ = [
@@ -34,4 +35,6 @@ __all__ = [
     "function_code",
     "function_content_hash",
     "function_signature_hash",
+    "parameters_in",
+    "text_but_for_return",
 ]

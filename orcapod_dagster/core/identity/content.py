@@ -109,14 +109,21 @@ def function_code(
     own_code: Sequence[Any] = (),
     depends_on: Sequence[Any] | Mapping[str, Any] = (),
     ignore: Sequence[str] = (),
+    called: str | None = None,
 ) -> FunctionCode:
-    """Return what a function's code is, in parts; the arguments are those of `function_content_hash`."""
+    """Return what a function's code is, in parts.
+
+    Args:
+        function, own_code, depends_on, ignore: as for `function_content_hash`.
+        called: the code as it would be if the function had this name, in its own body; others may still call it by the name
+            that it has. A function without source is taken as it is.
+    """
     carried = _carried_by(function)
     if carried is not None:
         found = [CodePart(key.partition(" ")[0], key.partition(" ")[2], digest) for key, digest in carried.items()]
         return FunctionCode(content_hash_of(carried), {part.key: part for part in found}, {}, frozenset())
     owner = f"function {_name_of(function)!r}"
-    walk = CodeWalk(function, own_code, ignore)
+    walk = CodeWalk(function, own_code, ignore, called)
     walk.run()
     declared = declare_all(walk, depends_on, owner)
     walk.finish()
@@ -127,7 +134,8 @@ def function_code(
             f"code_parts() and from the warnings: {sorted([*walk.reports, *(p.name for p in walk.parts.values() if p.name)])}."
         )
     digests = {key: part.digest for key, part in walk.parts.items()}
-    _carry(function, digests)
+    if called is None:
+        _carry(function, digests)
     reports = {name: sentence for name, sentence in walk.reports.items() if name not in declared}
     return FunctionCode(content_hash_of(digests), walk.parts, reports, frozenset(walk.libraries))
 

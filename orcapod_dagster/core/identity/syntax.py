@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import operator
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
@@ -177,6 +178,24 @@ def _normalised(node: ast.AST, name: str, items: list[object], keep_decorator: K
     if name == "values" and isinstance(node, ast.JoinedStr):
         return list(_merged(items))
     return items
+
+
+class _Renaming(ast.NodeTransformer):
+    def __init__(self, before: str, after: str) -> None:
+        self._before = before
+        self._after = after
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:  # the name that ast asks for
+        return ast.copy_location(ast.Name(self._after, node.ctx), node) if node.id == self._before else node
+
+
+def renamed(node: Any, name: str) -> Any:
+    """Return a function's syntax with another name, also where it calls itself; a lambda has none."""
+    if isinstance(node, ast.Lambda):
+        return node
+    found = _Renaming(node.name, name).visit(copy.deepcopy(node))
+    found.name = name
+    return found
 
 
 def _does_nothing(item: object) -> bool:

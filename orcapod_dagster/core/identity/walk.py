@@ -33,9 +33,10 @@ from orcapod_dagster.core.identity.resolve import (
     Loaded,
 )
 from orcapod_dagster.core.identity.source_walk import Name, SourceWalk, keeper
-from orcapod_dagster.core.identity.syntax import dump, dump_literal
+from orcapod_dagster.core.identity.syntax import dump, dump_literal, renamed
 from orcapod_dagster.core.identity.values import ValueTexts, is_code
 
+_ITSELF: Final = "the function itself"
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
 
@@ -46,9 +47,13 @@ class CodeWalk(SourceWalk):
         function: a function, method, class, `functools.partial` or callable object.
         own_code: further top-level packages of the user's own.
         ignore: names that do not count.
+        called: the name that the function is taken to have; default its own.
     """
 
-    def __init__(self, function: Any, own_code: Sequence[Any] = (), ignore: Iterable[str] = ()) -> None:
+    def __init__(
+        self, function: Any, own_code: Sequence[Any] = (), ignore: Iterable[str] = (), called: str | None = None
+    ) -> None:
+        self._called = called
         self._root = plain_function(function)
         super().__init__(own_code_of(_module_of(self._root), own_code), ignore)
         self._values = ValueTexts(self._add_code, self._is_own_class, self._report_opaque)
@@ -98,7 +103,7 @@ class CodeWalk(SourceWalk):
     def _add_layers(self, function: Any) -> None:
         layers = layers_of(function)
         for layer in layers:
-            self._code[id(layer)] = "the function itself"
+            self._code[id(layer)] = _ITSELF
         inner = layers[-1]
         if not isinstance(inner, types.FunctionType):
             self._report_opaque("body", inner)
@@ -131,7 +136,8 @@ class CodeWalk(SourceWalk):
             self._add_default_values(function)
             return
         keep = keeper(module, function.__globals__)
-        self._put("body", "", dump(_without_defaults(node), keep), located.cell.source_of([node]))
+        body = _without_defaults(node if self._called is None else renamed(node, self._called))
+        self._put("body", "", dump(body, keep), located.cell.source_of([node]))
         if module is None or "<locals>" in qualname:
             self._add_default_values(function)
         else:
@@ -357,6 +363,8 @@ class CodeWalk(SourceWalk):
             return
         if module and not self._resolver.own.covers(module):
             self._note_library(Library(".".join((module, value.__qualname__, *rest))), variables)
+        if text == _ITSELF and self._called is not None and name.rpartition(".")[2] == value.__name__:
+            name = f"{name.rpartition('.')[0]}.{self._called}".strip(".")
         if text != f"own {name}":
             self._put("import", name, text)
 

@@ -1,0 +1,213 @@
+"""Counting: which stored results and outcomes count for a function as it is now.
+
+Those that the match policy names; those of versions of the code that were accepted as equal; those that were stored under a
+former name; those whose output types have grown since. Nothing is copied: the tables of such results are read beside the
+function's own.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import pyarrow as pa
+
+from orcapod_dagster.core import columns as names
+from orcapod_dagster.core.acceptance import Acceptance, AcceptanceStore
+from orcapod_dagster.core.casting import unencoded_schema
+from orcapod_dagster.core.code_store import CodeStore
+from orcapod_dagster.core.databases.base import ArrowDatabase
+from orcapod_dagster.core.equivalence import Change, Related, equivalents, touches
+from orcapod_dagster.core.hashing import PACKET_METHOD
+from orcapod_dagster.core.identity import text_but_for_return
+from orcapod_dagster.core.outcomes import OutcomeLog
+from orcapod_dagster.core.packet_function import PythonPacketFunction
+from orcapod_dagster.core.result_cache import Constraints, MatchPolicy, ResultCache, match_constraints, record_schema
+from orcapod_dagster.core.sources import TableSource
+from orcapod_dagster.core.widening import WidenedSource, widenings
+
+_ANY: Final = "*"
+_BY_CODE: Final = ("content", "environment")
+
+
+@dataclass(frozen=True, slots=True)
+class RelatedTable:
+    """A table of results of a former name, or of output types that have grown since.
+
+    Attributes:
+        uri: of the function that they were stored under. source: its records, with the columns and types of now.
+        state: changes whenever records are added. widened: whether it has other output types.
+    """
+
+    uri: tuple[str, ...]
+    source: TableSource
+    state: str
+    widened: bool
+
+
+class Counting:
+    """What counts for one function under one match policy; looked up once, until `refresh`.
+
+    Args:
+        function: as it is.
+        cache, outcomes: of the function; these are told which further tables to read.
+        match: the policy.
+        assumed: acceptances that are taken to hold beside those of the lake.
+    """
+
+    def __init__(
+        self,
+        function: PythonPacketFunction,
+        cache: ResultCache,
+        outcomes: OutcomeLog | None,
+        match: MatchPolicy,
+        assumed: Sequence[Acceptance] = (),
+    ) -> None:
+        self._assumed = tuple(assumed)
+        self._function = function
+        self._cache = cache
+        self._outcomes = outcomes
+        self._match: MatchPolicy = match
+        self._contents: dict[str, frozenset[str]] = {}
+        self._related: list[RelatedTable] | None = None
+
+    def refresh(self) -> None:
+        """Look again, at the next question."""
+        self._contents.clear()
+        self._related = None
+
+    def contents(self, content_hash: str) -> frozenset[str]:
+        """Return the content hashes that count as this one, which is the function's own; itself among them."""
+        related = self._look()
+        if self._match not in _BY_CODE:
+            return frozenset([content_hash])
+        if content_hash not in self._contents:
+            self._contents[content_hash] = self._find_contents(content_hash, related)
+        return self._contents[content_hash]
+
+    def constraints(self, variation: Mapping[str, str], environment: str) -> Constraints:
+        """Return what a stored result must have to count.
+
+        Where further versions of the code count, the signature is not asked for. What it says of the parameters is in the
+        hash of the input, their defaults included; order, kinds and the return annotation are in the content hash; the output
+        types in the place of the results. So no result of another signature could be taken for one of this.
+
+        Args:
+            variation: what the function is.
+            environment: as `match_constraints` takes it.
+        """
+        wanted = match_constraints(self._match, variation, environment)
+        found = self.contents(variation["function_content_hash"])
+        if len(found) == 1:
+            return wanted
+        kept = {column: value for column, value in wanted.items() if column != names.SIGNATURE_HASH}
+        return {**kept, names.CONTENT_HASH: tuple(sorted(found))}
+
+    def identity(self, variation: Mapping[str, str], environment: str) -> str:
+        """Return a text that says which results count, to be compared by `covers`."""
+        wanted = dict(self.constraints(variation, environment))
+        if self._match in _BY_CODE:
+            wanted = {names.SIGNATURE_HASH: _ANY, **wanted}
+        values = [value if isinstance(value, str) else ",".join(sorted(value)) for value in wanted.values()]
+        return "|".join([*self._cache.record_path, self._match, *values, PACKET_METHOD])
+
+    # ------------------------------------------------------------------ further tables
+
+    def _look(self) -> list[RelatedTable]:
+        if self._related is None:
+            self._related = list(related_tables(self._cache, self._function))
+            self._cache.beside = tuple(one.source for one in self._related)
+            self._cache.beside_state = "+".join(one.state for one in self._related)
+            self._cache.beside_schema = _target_schema(self._function)
+            if self._outcomes is not None:
+                start = self._outcomes.path[: -len(self._function.uri)]
+                self._outcomes.beside = tuple((*start, *one.uri) for one in self._related)
+        return self._related
+
+    # ------------------------------------------------------------------ further versions of the code
+
+    def _find_contents(self, content_hash: str, related: Sequence[RelatedTable]) -> frozenset[str]:
+        function = self._function
+        widened = any(one.widened for one in related)
+        accepted = [*AcceptanceStore(self._cache.database).standing(), *self._assumed]
+        if not accepted and not widened and not function.formerly:
+            return frozenset([content_hash])
+        codes = [function.get_function_code(), *map(function.get_function_code, function.formerly)]
+        current = {one.content_hash: {key: part.digest for key, part in one.parts.items()} for one in codes}
+        if not widened and not touches(current, accepted):
+            return frozenset([content_hash, *current])
+        store = CodeStore(self._cache.database)
+        known = {
+            one.content_hash: one for one in store.codes_of([function.canonical_function_name, *function.formerly])
+        }
+        bodies = {one.content_hash: one.sources.get("body") for one in known.values()}
+        bodies |= {one.content_hash: one.parts["body"].source for one in codes if "body" in one.parts}
+        digests = {one.content_hash: one.digests for one in known.values()}
+        return equivalents(current, digests, accepted, self._but_for_return(bodies) if widened else None) | {
+            content_hash
+        }
+
+    def _but_for_return(self, bodies: Mapping[str, str | None]) -> Related:
+        function = self._function
+        text_of = text_but_for_return(function.function, function.formerly)
+
+        @functools.cache
+        def text(content_hash: str) -> str | None:
+            source = bodies.get(content_hash)
+            return None if source is None else text_of(source)
+
+        def related(one: str, other: str, left: Mapping[str, Change]) -> bool:
+            return set(left) == {"body"} and (found := text(one)) is not None and found == text(other)
+
+        return related
+
+
+def covers(now: str, said: str) -> bool:
+    """Tell whether all results that counted then, by their `identity`, count now."""
+    mine, theirs = now.split("|"), said.split("|")
+    return len(mine) == len(theirs) and all(
+        one in (_ANY, other) or set(other.split(",")) <= set(one.split(","))
+        for one, other in zip(mine, theirs, strict=True)
+    )
+
+
+def related_tables(cache: ResultCache, function: PythonPacketFunction) -> list[RelatedTable]:
+    """Open the tables of results of former names, and of such output types as have grown into those of now.
+
+    Args:
+        cache: of the function; a place that does not end in its `uri` has no further tables.
+        function: as it is.
+    """
+    uri = function.uri
+    if cache.record_path[-len(uri) :] != uri:
+        return []
+    start, target = cache.record_path[: -len(uri)], _target_schema(function)
+    found: list[RelatedTable] = []
+    for name in dict.fromkeys([uri[0], *function.formerly]):
+        for schema_hash in cache.database.children((*start, name)):
+            other = (name, schema_hash, *uri[2:])
+            if other != uri and (one := _open(cache.database, start, other, target, uri)) is not None:
+                found.append(one)
+    return found
+
+
+def _open(
+    database: ArrowDatabase, start: tuple[str, ...], uri: tuple[str, ...], target: pa.Schema, own: tuple[str, ...]
+) -> RelatedTable | None:
+    source = database.source((*start, *uri))
+    if source is None:
+        return None
+    grown = widenings(
+        *([field for field in schema if not names.is_reserved(field.name)] for schema in (source.schema, target))
+    )
+    if grown is None:
+        return None
+    checked = [name for name, how in grown.items() if how == "some"]
+    state = database.state((*start, *uri))
+    return RelatedTable(uri, WidenedSource(source, target, checked), state, uri[1] != own[1])
+
+
+def _target_schema(function: PythonPacketFunction) -> pa.Schema:
+    return unencoded_schema(record_schema(function.output_arrow_schema))
