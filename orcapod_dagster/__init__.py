@@ -1,5 +1,6 @@
 """Expensive per-row Python in Dagster: each row computed once, each result with its provenance, in Delta Lake."""
 
+from orcapod_dagster.accepting import accept, accepted, withdraw
 from orcapod_dagster.assets import packet_asset, packet_function_of
 from orcapod_dagster.audit_checks import build_audit_checks
 from orcapod_dagster.checks import build_lake_checks
@@ -32,6 +33,8 @@ __all__ = [
     "RayExecutorResource",
     "ResultStoreResource",
     "SkipPacket",
+    "accept",
+    "accepted",
     "build_audit_checks",
     "build_lake_checks",
     "output_directory",
@@ -40,4 +43,5 @@ __all__ = [
     "packet_function_of",
     "packet_resources",
     "read_logs",
+    "withdraw",
 ]

@@ -126,7 +126,9 @@ def propose(
         pairs = _pairs_of_commits(function, known, current, commits)
         return Proposal(function, database, match, COMMITS, (), tuple(pairs))
     before = (
-        _newest(function, database, known, current, parts) if from_code is None else _named_by(store, known, from_code)
+        _newest(function, database, known, current, parts)
+        if from_code is None
+        else _named_by(function, store, known, from_code)
     )
     _refuse_other_parameters(function, before, current, parts)
     return Proposal(function, database, match, PART if parts else FUNCTION, tuple(parts), ((before, current),))
@@ -164,17 +166,26 @@ def _newest(
     )
 
 
-def _named_by(store: CodeStore, known: Sequence[StoredCode], text: str) -> StoredCode:
-    whole = store.codes([text])
+def _named_by(function: PythonPacketFunction, store: CodeStore, known: Sequence[StoredCode], text: str) -> StoredCode:
     digits = text.rpartition(":")[2].lower()
-    found = list(whole.values()) or [
-        one for one in known if len(digits) >= _DIGITS and one.content_hash.rpartition(":")[2].startswith(digits)
-    ]
-    if len({one.content_hash for one in found}) != 1:
+    found = {
+        one.content_hash: one
+        for one in known
+        if one.content_hash == text
+        or (len(digits) >= _DIGITS and one.content_hash.rpartition(":")[2].startswith(digits))
+    }
+    if len(found) == 1:
+        return next(iter(found.values()))
+    for other in store.codes([text]).values():
+        # Two versions of one function that were both taken for some version of another would count as one.
         raise AcceptanceError(
-            f"{text!r} names {'no' if not found else 'more than one'} stored version of the code. " + _listed(known)
+            f"{text} is code of {other.function_name!r}, whose results are no results of {function.canonical_function_name!r}. "
+            "Where that is what the function was called before, say so at its definition: formerly=[...]."
         )
-    return found[0]
+    raise AcceptanceError(
+        f"{text!r} names {'more than one' if found else 'no'} stored version of the code but the current one. "
+        + _listed(known)
+    )
 
 
 def _pairs_of_commits(

@@ -16,7 +16,7 @@ from orcapod_dagster.core.arrow import size_of
 from orcapod_dagster.core.columns import INPUT_HASH, RECORD_ID
 from orcapod_dagster.core.compaction import MANY_FILES, Compaction, compact
 from orcapod_dagster.core.databases.base import ArrowDatabase
-from orcapod_dagster.core.delta_files import filesystem_of
+from orcapod_dagster.core.delta.files import filesystem_of
 from orcapod_dagster.core.key_index import IndexedFile, prune
 from orcapod_dagster.core.paths import join_uri, local_path, safe_component
 from orcapod_dagster.core.sources import DeltaSource, TableSource
