@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from orcapod_dagster.assets import packet_spec_of
 from orcapod_dagster.core.acceptance import Acceptance, AcceptanceStore
 from orcapod_dagster.core.accepting import Proposal, propose as propose_for, user
 from orcapod_dagster.core.databases import DeltaTableDatabase
@@ -14,7 +15,6 @@ from orcapod_dagster.core.databases.base import ArrowDatabase
 from orcapod_dagster.core.errors import DefinitionError
 from orcapod_dagster.core.paths import results_root
 from orcapod_dagster.resources import RESULT_STORE_KEY
-from orcapod_dagster.spec import PacketAssetSpec
 
 
 def propose(
@@ -31,7 +31,7 @@ def propose(
 
     Args, Raises: as `accept`.
     """
-    spec: PacketAssetSpec | None = getattr(asset, "packet_asset_spec", None)
+    spec = packet_spec_of(asset)
     if spec is None:
         raise DefinitionError(f"{asset.key.to_user_string()} is no packet asset, so it has no results to accept.")
     database = _database(root_uri, storage_options, {**asset.resource_defs, **(resources or {})})

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
+from orcapod_dagster.accept_commands import add_accept_commands
 from orcapod_dagster.core.cleanup import CleanSettings, Removable, clean
 from orcapod_dagster.core.compaction import compact
 from orcapod_dagster.core.databases.delta import compact_records
@@ -68,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     command("compact", one, _compact, "bring small files together; safe beside running writers")
     _add_clean(command("clean", one, _clean, "show what is no longer needed; with --yes, remove it"))
     add_desk_commands(command, _option)
+    add_accept_commands(command, common, _option)
     _add_export(command("export", common, _export, "write a table to a .parquet, .csv or .arrow file"))
     return parser
 

@@ -15,6 +15,7 @@ from deltalake import DeltaTable
 
 from orcapod_dagster import accept, accepted, packet_asset, packet_resources, withdraw
 from orcapod_dagster.accepting import propose
+from orcapod_dagster.cli import main
 from orcapod_dagster.core import git
 from orcapod_dagster.core.errors import AcceptanceError, DefinitionError
 
@@ -352,3 +353,56 @@ def test_what_others_accepted_leaves_an_asset_alone(project: Project) -> None:
     shown = project.run(asset)["work"]
     assert shown["orcapod/unchanged"] is True
     assert project.table().history(1)[0][identity] == said
+
+
+# ---------------------------------------------------------------------------- the command line
+
+
+DEFINITIONS = """import dagster as dg
+import pyarrow as pa
+from orcapod_dagster import packet_asset, packet_resources
+
+@dg.asset
+def numbers():
+    return pa.table({"id": [0, 1, 2], "x": [0, 1, 2]})
+
+@packet_asset(inputs="numbers", tag_columns=["id"], output_keys="y")
+def work(x: int) -> int:
+    return BODY
+
+defs = dg.Definitions(assets=[numbers, work], resources=packet_resources("LAKE", as_default=True))
+"""
+
+
+def test_the_command_line_accepts_lists_and_withdraws(
+    project: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A try shows the difference and the number of results; without a reason nothing is accepted; ids lead back."""
+    text = DEFINITIONS.replace("LAKE", str(project.root))
+    for name, body in (("before", "x * 2"), ("after", "x + x")):
+        (tmp_path / f"accept_{name}.py").write_text(text.replace("BODY", body))
+    space: dict[str, Any] = {"__name__": "accept_before", "__file__": str(tmp_path / "accept_before.py")}
+    exec(compile(text.replace("BODY", "x * 2"), str(tmp_path / "accept_before.py"), "exec"), space)
+    space["defs"].resolve_implicit_global_asset_job_def().execute_in_process(instance=project.instance)
+
+    asset = ["work", "-f", str(tmp_path / "accept_after.py"), "-a", "defs"]
+    assert main(["accept", *asset, "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "-    return x * 2\n+    return x + x" in shown
+    assert "3 packets have a stored result" in shown
+    assert main(["accept", *asset]) == 2
+    assert "needs a reason" in capsys.readouterr().err
+    assert accepted(**project.lake) == []
+
+    assert main(["accept", *asset, "--reason", "twice is twice", "--who", "ann"]) == 0
+    (made,) = accepted(**project.lake)
+    assert made.acceptance_id in capsys.readouterr().out
+    assert main(["accepted", "--root-uri", str(project.root), "--differences"]) == 0
+    shown = capsys.readouterr().out
+    assert "ann  function work" in shown
+    assert "twice is twice" in shown
+    assert "    +    return x + x" in shown
+    assert main(["withdraw", made.acceptance_id, "--root-uri", str(project.root)]) == 2
+    assert main(["withdraw", made.acceptance_id, "--root-uri", str(project.root), "--reason", "no"]) == 0
+    assert main(["withdraw", "nothing", "--root-uri", str(project.root), "--reason", "no"]) == 2
+    assert "is not known. Those that hold are: none" in capsys.readouterr().err

@@ -27,7 +27,7 @@ def add_desk_commands(command: AddCommand, option: Callable[[str], tuple[str, st
         command: adds one, with its parent parser, what runs it, and what it does.
         option: reads KEY=VALUE.
     """
-    where = _where(option)
+    where = asset_arguments(option)
     row = argparse.ArgumentParser(add_help=False, parents=[where])
     row.add_argument(
         "--tag", action="append", default=[], type=_tag, metavar="NAME=VALUE", help="once per tag column of the asset"
@@ -48,7 +48,7 @@ def add_desk_commands(command: AddCommand, option: Callable[[str], tuple[str, st
     audited.add_argument("--seed", type=int, help="draws the sample that an earlier audit named")
 
 
-def _where(option: Callable[[str], tuple[str, str]]) -> argparse.ArgumentParser:
+def asset_arguments(option: Callable[[str], tuple[str, str]]) -> argparse.ArgumentParser:
     """Return what says where definitions and lake are, under the names that Dagster's own command line has."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("asset", help="the key of a packet asset, parts joined by '/'")
@@ -74,7 +74,8 @@ def _tag(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _desk(chosen: Any) -> Desk:
+def desk_of(chosen: Any) -> Desk:
+    """Return the desk over the definitions and the lake that the arguments name."""
     pointer = CodePointer(
         chosen.module_name, chosen.python_file, chosen.package_name, chosen.attribute, chosen.working_directory,
         chosen.autoload_defs_module_name,
@@ -88,7 +89,7 @@ def _say(text: str) -> None:
 
 
 def _row(chosen: Any) -> int:
-    with _desk(chosen) as desk:
+    with desk_of(chosen) as desk:
         row = packet_row(desk, chosen.asset, tags=dict(chosen.tag), partition=chosen.partition)
         _say(row.describe())
         return _call(row, debug=chosen.pdb) if chosen.call or chosen.pdb else 0
@@ -116,14 +117,14 @@ def _debugged(row: PacketRow) -> Any:
 
 
 def _trace(chosen: Any) -> int:
-    with _desk(chosen) as desk:
+    with desk_of(chosen) as desk:
         found = trace(desk, chosen.asset, tags=dict(chosen.tag), partition=chosen.partition)
     _say(found.to_mermaid() if chosen.mermaid else found.to_markdown())
     return 0
 
 
 def _audit(chosen: Any) -> int:
-    with _desk(chosen) as desk:
+    with desk_of(chosen) as desk:
         report = audit(
             desk, chosen.asset, size=chosen.size, fraction=chosen.fraction, seed=chosen.seed, partition=chosen.partition
         )
