@@ -14,8 +14,9 @@ from orcapod_dagster.core.identity import function_signature_hash
 from orcapod_dagster.core.packet_function import PythonPacketFunction
 from orcapod_dagster.core.packet_logs import LOG_BYTES
 from orcapod_dagster.core.result_cache import MATCH_POLICIES, MatchPolicy
-from orcapod_dagster.execution import PacketAssetConfig, materialize_packets
+from orcapod_dagster.execution import materialize_packets
 from orcapod_dagster.resources import EXECUTOR_KEY, IO_MANAGER_KEY, RESULT_STORE_KEY
+from orcapod_dagster.run_options import PacketAssetConfig
 from orcapod_dagster.spec import PARTITION_EXPR, TAG_COLUMNS_METADATA, OnError, PacketAssetSpec
 
 LOAD_AS_SOURCE: Final = {"orcapod/load": "source"}
@@ -133,6 +134,11 @@ def _build(
     formerly: str | Sequence[str] = (),
     **asset_options: Any,
 ) -> PacketAssetsDefinition:
+    if asset_options.get("check_specs"):
+        raise DefinitionError(
+            "check_specs: the body of a packet asset is not yours, so nothing could evaluate these checks, and each run would "
+            "fail for them. Define them beside it: @dg.asset_check(asset=...)."
+        )
     packet_function = _as_packet_function(
         function,
         output_keys=output_keys,

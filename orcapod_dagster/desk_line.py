@@ -26,9 +26,8 @@ def desk_line(key: dg.AssetKey, tags: Mapping[str, Any], partition: str | None, 
     chosen = [f"--tag {shlex.quote(f'{name}={tag_text(value)}')}" for name, value in tags.items()]
     if partition is not None:
         chosen.append(f"--partition {shlex.quote(partition)}")
-    where = "-m YOUR_DEFINITIONS" if pointer is None else pointer.arguments()
     asset = shlex.quote(key.to_user_string())
-    return f"python -m orcapod_dagster row {asset} {' '.join(chosen)} {where} --call"
+    return f"python -m orcapod_dagster row {asset} {' '.join(chosen)} {_where(pointer)} --call"
 
 
 def here() -> str:
@@ -47,3 +46,17 @@ def desk_line_of_run(context: dg.AssetExecutionContext, key: dg.AssetKey, tags: 
     except Exception:  # noqa: BLE001  # the failures are what is to be told
         _log.warning("The command for a failed packet could not be made.", exc_info=True)
         return ""
+
+
+def definitions_of_run(run: dg.DagsterRun) -> str:
+    """Return where the definitions of a run are, as the command line takes it; to be filled in where nobody can tell."""
+    try:
+        pointer = pointer_of_run(run)
+    except Exception:  # noqa: BLE001  # whoever asks has something to say that matters more
+        _log.warning("Where the definitions of this run are cannot be told.", exc_info=True)
+        pointer = None
+    return _where(pointer)
+
+
+def _where(pointer: CodePointer | None) -> str:
+    return "-m YOUR_DEFINITIONS" if pointer is None else pointer.arguments()

@@ -11,45 +11,35 @@ from typing import Any
 
 import dagster as dg
 import pyarrow as pa
-from pydantic import Field
 
 from orcapod_dagster import metadata as shown
 from orcapod_dagster.assembly import HIDDEN, Assembly, AssetTable
 from orcapod_dagster.core import columns as names
 from orcapod_dagster.core.asset_write import DATA_VERSION
 from orcapod_dagster.core.converter import to_array
+from orcapod_dagster.core.cost import Recomputation
+from orcapod_dagster.core.databases import ReadOnlyDatabase
 from orcapod_dagster.core.errors import InputError, PacketFailuresError
 from orcapod_dagster.core.execution_data import flatten_execution_data
 from orcapod_dagster.core.git import git_state
 from orcapod_dagster.core.outcomes import OutcomeLog
 from orcapod_dagster.core.packet_logs import PacketLogs, log_path
+from orcapod_dagster.core.plan_report import look_ahead
 from orcapod_dagster.core.pod import FunctionPod, PodReport
 from orcapod_dagster.core.result_cache import ResultCache
 from orcapod_dagster.core.sources import DeltaSource, MemorySource, TableSource
 from orcapod_dagster.core.streams import PacketStream, StreamInput, ambiguous_columns
 from orcapod_dagster.desk_line import desk_line_of_run, here
+from orcapod_dagster.dry_run import plan_lines, plan_metadata
+from orcapod_dagster.recompute_guard import over_limit, refuse_recompute
 from orcapod_dagster.resources import EXECUTOR_KEY, RESULT_STORE_KEY, PacketExecutorResource
+from orcapod_dagster.run_options import PacketAssetConfig, RunOptions
 from orcapod_dagster.spec import PARTITION_EXPR, TAG_COLUMNS_METADATA, PacketAssetSpec
 
 INPUT_VERSIONS = "input_versions"
 """In the extra info of a result: input → version of its table, as JSON."""
 _TRACEBACKS = 3
 _PROGRESS_SECONDS = 5.0
-
-
-class PacketAssetConfig(dg.Config):
-    """Run config of every packet asset."""
-
-    force: bool = Field(default=False, description="Compute every packet, also those that have a result.")
-    limit: int | None = Field(
-        default=None,
-        ge=0,
-        description="For trying out: compute at most so many packets and keep their results; the asset table stays as it is.",
-    )
-    rows: str | None = Field(
-        default=None,
-        description="An SQL condition on tag columns, e.g. \"subject = 'm1'\": only these packets; the asset table stays as it is.",
-    )
 
 
 def materialize_packets(
@@ -63,19 +53,24 @@ def materialize_packets(
         loaded: Dagster input name → what its IO manager loaded.
 
     Yields:
-        A `MaterializeResult`, or an `AssetObservation` when `limit` or `rows` leave the table as it is.
+        A `MaterializeResult`, or an `AssetObservation` when `limit`, `rows` or `dry_run` leave the table as it is.
 
     Raises:
+        RunOptionError: a tag of the run is no option of packet assets, or no value of one.
+        RecomputeLimitError: results would be made again that took longer than the limit.
         PacketFailuresError: packets failed and `on_error` is "raise"; everything that succeeded is stored.
     """
+    options = RunOptions.of(config, context.run.tags)
     stream = open_stream(spec, loaded, context.op_execution_context.job_def.asset_layer.asset_graph)
-    partial = config.limit is not None or config.rows is not None
-    if config.rows is not None:
-        stream = stream.where(config.rows)
-    pod = _make_pod(context, spec, stream)
+    if options.rows is not None:
+        stream = stream.where(options.rows)
+    pod = _make_pod(context, spec, stream, read_only=options.dry_run)
     table = AssetTable(context, spec, pod, _partition_expr(context, spec), stream)
+    if options.dry_run:
+        yield _look_ahead(context, spec, pod, stream, options)
+        return
     hashed = pod.hash(stream)
-    standing = None if partial or config.force else table.standing(stream, hashed.hashes)
+    standing = None if options.partial or options.force else table.standing(stream, hashed.hashes)
     if standing is not None:
         context.log.info(
             f"{spec.key.to_user_string()}: {stream.num_rows:,} packets, all cached, and the table holds just these rows."
@@ -86,15 +81,17 @@ def materialize_packets(
         yield dg.MaterializeResult(value=table.keep(standing), metadata=metadata, data_version=dg.DataVersion(standing))
         return
     stream.refuse_unclear_tags()
-    plan = pod.plan(stream, hashed, force=config.force, limit=config.limit)
+    plan = pod.plan(stream, hashed, force=options.force, limit=options.limit)
     context.log.info(
         f"{spec.key.to_user_string()}: {len(plan.hashes):,} packets, {len(plan.to_compute):,} to compute "
         f"({', '.join(f'{reason}: {count:,}' for reason, count in plan.reasons.counts().items()) or 'nothing new'})."
     )
+    limit_hours = getattr(context.resources, RESULT_STORE_KEY).recompute_limit_hours
+    refuse_recompute(context, spec.key, Recomputation.of(plan), limit_hours, options)
     report = pod.compute(plan, _Progress(context))
     stream, snapshot, positions = pod.assemble(plan, report)
     metadata = _metadata(context, spec, pod, plan.variation, plan.stream, report)
-    if partial:
+    if options.partial:
         context.log.info(
             "Tried out with limit or rows: the asset table stays as it is, and downstream steps of this run are skipped."
         )
@@ -113,6 +110,30 @@ def materialize_packets(
     yield dg.MaterializeResult(
         value=write, metadata=metadata, data_version=dg.DataVersion(write.custom_metadata[DATA_VERSION])
     )
+
+
+def _look_ahead(
+    context: dg.AssetExecutionContext,
+    spec: PacketAssetSpec,
+    pod: FunctionPod,
+    stream: PacketStream,
+    options: RunOptions,
+) -> dg.AssetObservation:
+    """Say what the run would do, in the log and as an observation."""
+    stream.refuse_unclear_tags()
+    report = look_ahead(pod, stream, force=options.force, limit=options.limit)
+    limit_hours = getattr(context.resources, RESULT_STORE_KEY).recompute_limit_hours
+    guarded = over_limit(report.recomputation, limit_hours, options)
+    context.log.info(
+        "\n".join(
+            [
+                f"{spec.key.to_user_string()}: a dry run; nothing is computed or written, and downstream steps of this run are skipped.",
+                *plan_lines(report, guarded=guarded),
+            ]
+        )
+    )
+    metadata = plan_metadata(report, guarded=guarded)
+    return dg.AssetObservation(asset_key=spec.key, metadata=metadata, partition=_partition(context))
 
 
 class _Progress:
@@ -233,8 +254,12 @@ def tags_of(spec: PacketAssetSpec, graph: Any) -> tuple[str, ...]:
 # ---------------------------------------------------------------------------- the engine
 
 
-def _make_pod(context: dg.AssetExecutionContext, spec: PacketAssetSpec, stream: PacketStream) -> FunctionPod:
+def _make_pod(
+    context: dg.AssetExecutionContext, spec: PacketAssetSpec, stream: PacketStream, *, read_only: bool
+) -> FunctionPod:
     database = getattr(context.resources, RESULT_STORE_KEY).database()
+    if read_only:
+        database = ReadOnlyDatabase(database)
     supplier: PacketExecutorResource = getattr(context.resources, EXECUTOR_KEY)
     logs = (
         PacketLogs(database, log_path(spec.function.uri), run_id=context.run.run_id, limit=spec.capture)

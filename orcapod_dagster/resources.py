@@ -25,6 +25,8 @@ from orcapod_dagster.io_manager import DeltaLakeIOManager
 IO_MANAGER_KEY: Final = "packet_io_manager"
 EXECUTOR_KEY: Final = "packet_executor"
 RESULT_STORE_KEY: Final = "result_store"
+RECOMPUTE_LIMIT_HOURS: Final = 1.0
+"""Of the user's function, as recorded; what a developer waits for without thinking about it is less."""
 
 
 class PacketExecutorResource(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # dagster's own generic
@@ -98,6 +100,12 @@ class ResultStoreResource(dg.ConfigurableResource):  # type: ignore[type-arg]  #
         ge=0,
         description="Values declared Blob up to this size, in bytes, lie in the tables themselves.",
     )
+    recompute_limit_hours: float | None = Field(
+        default=RECOMPUTE_LIMIT_HOURS,
+        ge=0,
+        description="A run that would compute packets again, for their code changed, stops before the first where their results "
+        "took longer than this together; confirm_recompute lets it run. Null is no limit.",
+    )
 
     def __init__(self, **data: Any) -> None:
         if "storage_options" in data:
@@ -124,6 +132,7 @@ def packet_resources(
     storage_options: Mapping[str, str] | None = None,
     as_default: bool = False,
     inline_bytes: int = INLINE_BYTES,
+    recompute_limit_hours: float | None = RECOMPUTE_LIMIT_HOURS,
 ) -> dict[str, Any]:
     """Return the resources that packet assets use, under keys that no existing project has.
 
@@ -135,6 +144,8 @@ def packet_resources(
             `dg.EnvVar`, which is read when a run begins.
         as_default: whether the lake also becomes the project's `io_manager`, for assets that are no packet assets.
         inline_bytes: values declared `Blob` up to this size lie in the tables themselves, larger ones beside them.
+        recompute_limit_hours: a run that would compute packets again because code, signature or environment changed, whose
+            results took longer than this together, fails before the first (`RecomputeLimitError`); None is no limit.
 
     Example:
         >>> import dagster as dg
@@ -145,7 +156,12 @@ def packet_resources(
     resources: dict[str, Any] = {
         IO_MANAGER_KEY: io_manager,
         EXECUTOR_KEY: executor or LocalExecutorResource(),
-        RESULT_STORE_KEY: ResultStoreResource(root_uri=root_uri, storage_options=options, inline_bytes=inline_bytes),
+        RESULT_STORE_KEY: ResultStoreResource(
+            root_uri=root_uri,
+            storage_options=options,
+            inline_bytes=inline_bytes,
+            recompute_limit_hours=recompute_limit_hours,
+        ),
     }
     if as_default:
         resources["io_manager"] = io_manager

@@ -9,6 +9,8 @@ OrcapodError
 ├── OutputCountError (ValueError)       a function returned another number of values than it declares
 ├── PacketError (RuntimeError)          a user's function raised; the cause is the original exception
 ├── PacketFailuresError (RuntimeError)  a run ended with failed packets
+├── RunOptionError (ValueError)         a run's tag that is no option of packet assets, or no value of one
+├── RecomputeLimitError (RuntimeError)  a run would compute again what took longer than the limit
 ├── ExecutorError (RuntimeError)        an executor could not do its work (infrastructure, not the user's function)
 ├── WorkerDeathError (RuntimeError)     a packet ended the worker process that ran it
 ├── AcceptanceError (ValueError)        an edit that cannot be accepted, or an acceptance that is not there
@@ -60,6 +62,14 @@ class PacketError(OrcapodError, RuntimeError):
 
 class PacketFailuresError(OrcapodError, RuntimeError):
     """A run ended with packets that failed; everything that succeeded is stored."""
+
+
+class RunOptionError(OrcapodError, ValueError):
+    """A tag of a run is no option of packet assets, or has a value that the option does not take."""
+
+
+class RecomputeLimitError(OrcapodError, RuntimeError):
+    """A run would compute packets again that have results, which took longer than the limit; it stopped before the first."""
 
 
 class ExecutorError(OrcapodError, RuntimeError):

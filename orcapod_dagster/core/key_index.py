@@ -15,7 +15,8 @@ import time
 import uuid
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
@@ -41,6 +42,19 @@ _FEWEST_ROWS: Final = 512
 _READ_WHOLE: Final = 1 << 20
 _KEPT_BYTES: Final = 64 << 20
 _ABANDONED_SECONDS: Final = 3600.0
+
+
+_in_memory: Final[ContextVar[bool]] = ContextVar("_in_memory", default=False)
+
+
+@contextlib.contextmanager
+def in_memory() -> Generator[None]:
+    """Write no index that is missing while this is entered, in this thread: for whoever must leave a lake as it is."""
+    token = _in_memory.set(True)
+    try:
+        yield
+    finally:
+        _in_memory.reset(token)
 
 
 def key_words(keys: pa.Array) -> list[int] | None:
@@ -100,7 +114,7 @@ class IndexedFile:
             words = self._build()
             if words is None:
                 return None
-            if path is None or not _save(path, words, durable=True):
+            if path is None or _in_memory.get() or not _save(path, words, durable=True):
                 _memory.put(key, words)
         return memoryview(words).cast("Q")
 

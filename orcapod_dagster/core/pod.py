@@ -76,7 +76,8 @@ class Plan:
         invalid: rows with a value that its parameter does not take, or a file that cannot be read: row → why.
         skipped: rows that the function skipped in an earlier run.
         reasons: why, for each of them.
-        recomputed: seconds that the results took, as recorded, which do not count any more, an array of `float64`.
+        recomputed: seconds that the result of each took, as recorded, where there is one that does not count any more; a
+            `float64` per packet to compute, null for the others.
         variation: what the function is, as of now.
         snapshot, found: the results as of the plan, and the position of each row's result in them, null without.
         looks: how each row's files looked when they were hashed; None for a function without files.
@@ -244,10 +245,16 @@ class FunctionPod:
             rows = rows.slice(0, limit)
         misses = hashes.take(rows)
         if force:
-            reasons, recomputed = Reasons.all_alike(FORCED, len(rows)), pa.array([], pa.float64())
+            reasons, recomputed = Reasons.all_alike(FORCED, len(rows)), pa.nulls(len(rows), pa.float64())
         else:
             reasons, recomputed = self._reasons(misses, failed_before, lost, snapshot, variation)
         return Plan(stream, hashes, rows, invalid, skipped, reasons, recomputed, variation, snapshot, found, looks)
+
+    @property
+    def concurrency(self) -> int | None:
+        """How many packets run at a time, at most; None where the executor does not tell."""
+        tell = getattr(self.executor, "concurrency", None)
+        return None if tell is None else tell(self._options or None)
 
     @functools.cached_property
     def environment(self) -> Environment:
@@ -325,7 +332,7 @@ class FunctionPod:
     ) -> tuple[Reasons, pa.Array]:
         """Say why each packet is computed, and how long the results took, as recorded, that do not count any more."""
         reasons = Reasons.all_alike(NO_EARLIER_RESULT, len(misses))
-        took = pa.array([], pa.float64())
+        took = pa.nulls(len(misses), pa.float64())
         if not len(misses):
             return reasons, took
         if snapshot is not None:
@@ -333,9 +340,11 @@ class FunctionPod:
             if pc.any(known).as_py():
                 earlier = self.cache.newest(misses.filter(known), snapshot.source)
                 texts = changes(earlier, self._identity(variation), self.codes)
-                reasons, took = reasons.where(known, texts), one_array(earlier[names.DURATION])
+                reasons = reasons.where(known, texts)
+                took = one_array(pc.replace_with_mask(took, known, one_array(earlier[names.DURATION])))
         reasons = reasons.where(pc.is_in(misses, value_set=lost), VALUE_LOST)
-        return reasons.where(pc.is_in(misses, value_set=failed_before), EARLIER_FAILURE), took
+        failed = pc.is_in(misses, value_set=failed_before)
+        return reasons.where(failed, EARLIER_FAILURE), one_array(pc.if_else(failed, None, took))
 
     def _identity(self, variation: Mapping[str, str]) -> Identity:
         return Identity(self.match, variation, self.function.get_function_code(), self.environment)

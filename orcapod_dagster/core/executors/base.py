@@ -181,6 +181,10 @@ class PythonFunctionExecutorBase(ABC):
             raise TypeError(f"executor {self.executor_type_id!r} has no options; got {sorted(opts)}. Leave them out.")
         return type(self)()
 
+    def concurrency(self, executor_options: Mapping[str, Any] | None = None) -> int | None:
+        """Return how many rows run at a time, at most, with these options; `None` where nobody can tell."""
+        return None if self.supports_concurrent_execution else 1
+
     def execute_callable(
         self,
         fn: Callable[..., Any],

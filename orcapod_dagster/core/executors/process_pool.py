@@ -71,6 +71,11 @@ class ProcessPoolExecutor(PythonFunctionExecutorBase):
             raise TypeError(f"executor 'process_pool' has the option max_workers; got {sorted(opts)}. Leave them out.")
         return type(self)(max_workers)
 
+    def concurrency(self, executor_options: Mapping[str, Any] | None = None) -> int | None:
+        """Return how many workers there are at most; steps that run at once share them."""
+        executor = self.with_options(**executor_options) if executor_options else self
+        return executor.get_executor_data()["max_workers"]
+
     def get_executor_data(self) -> dict[str, Any]:
         """Return the type and how many workers there are at most."""
         return {"executor_type": self.executor_type_id, "max_workers": self._max_workers or cores()}
