@@ -4,13 +4,15 @@ opening  definitions, resources and inputs, as a run has them
 finding  rows of a table by their tags
 row      one packet: arguments, result, failure; calls the function in this process
 audits   a sample of packets run again
+plans    what a run would compute, why, and for how long
 trace    one row back to the source rows; views shows it
 commands the same from a command line
 """
 
 from orcapod_dagster.desk.audits import audit
 from orcapod_dagster.desk.opening import Desk
+from orcapod_dagster.desk.plans import AssetPlan, plan
 from orcapod_dagster.desk.row import PacketRow, packet_row
 from orcapod_dagster.desk.trace import Trace, TraceStep, trace
 
-__all__ = ["Desk", "PacketRow", "Trace", "TraceStep", "audit", "packet_row", "trace"]
+__all__ = ["AssetPlan", "Desk", "PacketRow", "Trace", "TraceStep", "audit", "packet_row", "plan", "trace"]

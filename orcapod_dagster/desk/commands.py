@@ -1,4 +1,4 @@
-"""The commands of the desk: row, trace, audit."""
+"""The commands of the desk: row, trace, audit, plan."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from orcapod_dagster.core.audit import AuditFinding
 from orcapod_dagster.desk.audits import audit
 from orcapod_dagster.desk.opening import Desk
 from orcapod_dagster.desk.packets import tags_told
+from orcapod_dagster.desk.plans import in_all, plan
 from orcapod_dagster.desk.row import PacketRow, packet_row
 from orcapod_dagster.desk.trace import trace
 
@@ -46,13 +47,34 @@ def add_desk_commands(command: AddCommand, option: Callable[[str], tuple[str, st
     size.add_argument("--size", type=int, metavar="N", help="packets to run; default 100")
     size.add_argument("--fraction", type=float, metavar="F", help="or this part of them, e.g. 0.01")
     audited.add_argument("--seed", type=int, help="draws the sample that an earlier audit named")
+    _add_plan(command, _definitions(option))
+
+
+def _add_plan(command: AddCommand, definitions: argparse.ArgumentParser) -> None:
+    text = "say what a run would compute, why, and for how long; runs and writes nothing"
+    planned = command("plan", definitions, _plan, text)
+    planned.add_argument(
+        "--asset",
+        action="append",
+        metavar="KEY",
+        help="a packet asset, parts joined by '/'; may be repeated; default all",
+    )
+    planned.add_argument("--partition", help="of the assets that have partitions; default all")
+    planned.add_argument("--rows", metavar="SQL", help="only packets whose tags fulfil this condition")
+    planned.add_argument("--force", action="store_true", help="as if everything were computed, also what has a result")
 
 
 def asset_arguments(option: Callable[[str], tuple[str, str]]) -> argparse.ArgumentParser:
-    """Return what says where definitions and lake are, under the names that Dagster's own command line has."""
-    parser = argparse.ArgumentParser(add_help=False)
+    """Return what says which asset, and where definitions and lake are."""
+    parser = argparse.ArgumentParser(add_help=False, parents=[_definitions(option)])
     parser.add_argument("asset", help="the key of a packet asset, parts joined by '/'")
     parser.add_argument("--partition", help="of the asset; where it is left out, it is found by the row's values")
+    return parser
+
+
+def _definitions(option: Callable[[str], tuple[str, str]]) -> argparse.ArgumentParser:
+    """Return what says where definitions and lake are, under the names that Dagster's own command line has."""
+    parser = argparse.ArgumentParser(add_help=False)
     group = parser.add_argument_group("definitions", "without any, those that pyproject.toml names for `dagster dev`")
     group.add_argument("-m", "--module-name", help="the module with your definitions")
     group.add_argument("-f", "--python-file", help="or the file")
@@ -132,6 +154,16 @@ def _audit(chosen: Any) -> int:
     for finding in report.findings:
         _say(_described(finding))
     return 1 if report.counts else 0
+
+
+def _plan(chosen: Any) -> int:
+    with _desk(chosen) as desk:
+        plans = plan(desk, chosen.asset, partition=chosen.partition, force=chosen.force, rows=chosen.rows)
+    for one in plans:
+        _say(one.describe())
+    if len(plans) > 1:
+        _say(in_all(plans))
+    return 1 if any(one.problem for one in plans) else 0
 
 
 def _described(finding: AuditFinding) -> str:
