@@ -58,7 +58,7 @@ def plan_lines(report: PlanReport, *, guarded: bool) -> Iterator[str]:
     for reason, packets, seconds in report.cost.by_reason[:_SHOWN]:
         yield f"  {packets:>12,}  {'unknown' if seconds is None else readable_seconds(seconds):>12}  {reason}"
     if report.would_compute:
-        yield f"Expected: {_expected(report)} ({report.cost.basis()})."
+        yield f"Expected: {_expected(report)}."
     if report.invalid:
         row, why = next(iter(report.invalid.items()))
         yield f"The first row that cannot be used is row {row:,}: {why}"
@@ -72,10 +72,8 @@ def plan_lines(report: PlanReport, *, guarded: bool) -> Iterator[str]:
 def _expected(report: PlanReport) -> str:
     cost = report.cost
     if cost.seconds is None:
-        return "unknown"
-    wall = (
-        "unknown, for the executor does not tell how many run at a time"
-        if cost.wall_seconds is None
-        else readable_seconds(cost.wall_seconds)
-    )
-    return f"{readable_seconds(cost.seconds)} of the function, until done {wall}"
+        return cost.basis()
+    function = f"{readable_seconds(cost.seconds)} of the function ({cost.basis()})"
+    if cost.wall_seconds is None:
+        return f"{function}; how many packets run at a time, and so until when, the executor does not tell"
+    return f"{function}, done after {readable_seconds(cost.wall_seconds)}"

@@ -74,14 +74,14 @@ def _parsed(name: str, text: str) -> Any:
     if name not in _PARSERS:
         known = ", ".join(TAG_PREFIX + one for one in _PARSERS)
         raise RunOptionError(
-            f"The run has the tag {TAG_PREFIX + name}, which is no option of packet assets; those are {known}. Nothing was run. "
+            f"The run has the tag {TAG_PREFIX + name}, which is no option of packet assets; those are {known}. No packet was looked at. "
             "Correct the tag, or name it otherwise if it is your own."
         )
     parse, expected = _PARSERS[name]
     value = parse(text.strip())
     if value is None:
         raise RunOptionError(
-            f"The run has the tag {TAG_PREFIX + name} with the value {text!r}; expected {expected}. Nothing was run. Correct the tag."
+            f"The run has the tag {TAG_PREFIX + name} with the value {text!r}; expected {expected}. No packet was looked at. Correct the tag."
         )
     return value
 

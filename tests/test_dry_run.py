@@ -13,7 +13,14 @@ import pytest
 from deltalake import DeltaTable
 from test_assets import Lake, make_upstream
 
-from orcapod_dagster import File, packet_asset, packet_resources
+from orcapod_dagster import (
+    File,
+    ProcessPoolExecutorResource,
+    RayExecutorResource,
+    SkipPacket,
+    packet_asset,
+    packet_resources,
+)
 from orcapod_dagster.core.errors import DefinitionError, OrcapodError, RecomputeLimitError, RunOptionError
 
 ROWS = pa.table({"id": pa.array(range(6), pa.int64()), "x": [float(i) for i in range(6)]})
@@ -95,6 +102,23 @@ def test_a_dry_run_calls_nothing_and_leaves_every_byte(lake: Lake) -> None:
     assert shown["orcapod/expected_wall_seconds"] == shown["orcapod/expected_seconds"]
     assert shown["orcapod/expected_by"] == "2 by the mean of the newest 5 results of this function"
     assert lake.counts(lake.run(readings, asset(calls)), "slow") == (8, 6, 1, 1, 0)
+
+
+def test_skipped_rows_and_such_that_cannot_be_used_are_counted(lake: Lake) -> None:
+    """Rows that the function skipped, and rows with a null where there must be none, are told apart from those to compute."""
+
+    def picky(x: float) -> float:
+        if x == 0.0:
+            raise SkipPacket("zero")
+        return x
+
+    rows = pa.table({"id": [0, 1, 2, 3], "x": [0.0, 1.0, None, 3.0]})
+    readings = make_upstream(lambda: rows)
+    picked = packet_asset(picky, inputs="readings", tag_columns=["id"], output_keys=["y"], on_error="continue")
+    lake.run(readings, picked, config={"rows": "id < 3"})
+    shown = report_of(lake.run(readings, picked, config={"dry_run": True}), "picky")
+    keys = ("packets_total", "packets_cached", "would_compute", "packets_skipped", "packets_invalid")
+    assert [shown[f"orcapod/{key}"] for key in keys] == [4, 1, 1, 1, 1]
 
 
 def test_a_dry_run_on_no_lake_makes_none(lake: Lake) -> None:
@@ -228,6 +252,24 @@ def test_packets_take_what_they_took_and_new_ones_the_mean(lake: Lake) -> None:
     assert shown["orcapod/expected_by"] == (
         "4 packets by what their own results took, 2 by the mean of the newest 4 results of this function"
     )
+
+
+def test_packets_that_run_at_a_time_take_less_until_done(lake: Lake) -> None:
+    """With several workers all are done sooner, but not before the longest; nobody tells how many packets Ray runs at a time."""
+    readings = make_upstream(lambda: ROWS)
+    lake.run(readings, asset([]), config={"rows": "id < 4"})
+    forced = {"dry_run": True, "force": True, "rows": "id < 4"}
+    for workers, packets_each in ((2, 2), (50, 1)):
+        pool = ProcessPoolExecutorResource(max_workers=1)
+        lake.resources = packet_resources(str(lake.root), executor=pool, as_default=True)
+        shown = report_of(lake.run(readings, asset([], executor_options={"max_workers": workers}), config=forced))
+        seconds, wall = shown["orcapod/expected_seconds"], shown["orcapod/expected_wall_seconds"]
+        assert seconds / 4 * packets_each <= wall * 1.001
+        assert wall < seconds
+    lake.resources = packet_resources(str(lake.root), executor=RayExecutorResource(), as_default=True)
+    shown = report_of(lake.run(readings, asset([]), config=forced))
+    assert shown["orcapod/expected_wall_seconds"] == "unknown"
+    assert shown["orcapod/expected_seconds"] > 0
 
 
 def test_the_guard_stops_an_edit_that_costs_more_than_the_limit(lake: Lake) -> None:
