@@ -10,7 +10,7 @@ import dagster as dg
 
 from orcapod_dagster.core.cost import Recomputation, readable_seconds
 from orcapod_dagster.core.errors import RecomputeLimitError
-from orcapod_dagster.desk_line import definitions_of_run
+from orcapod_dagster.desk_line import definitions_of_run, here
 from orcapod_dagster.run_options import RunOptions
 
 _SHOWN: Final = 10
@@ -63,7 +63,7 @@ def refusal(key: dg.AssetKey, node: Sequence[str], again: Recomputation, limit_h
         "(recompute_limit_hours of the result store). Nothing was computed and no table was written.\n\n"
         'If they are to be computed again, give the run this run config, or the run tag orcapod/confirm_recompute: "true":\n\n'
         f"{_run_config(node)}\n\n"
-        "If the edit changes no value, declare that, and the results count as they are:\n\n"
+        f"If the edit changes no value, declare that, in {here()}, and the results count as they are:\n\n"
         f"    {accept_command(key, where)}\n\n"
         "The run config dry_run: true tells what a run would compute, and why."
     )
