@@ -157,7 +157,7 @@ def _audit(chosen: Any) -> int:
 
 
 def _plan(chosen: Any) -> int:
-    with _desk(chosen) as desk:
+    with desk_of(chosen) as desk:
         plans = plan(desk, chosen.asset, partition=chosen.partition, force=chosen.force, rows=chosen.rows)
     for one in plans:
         _say(one.describe())

@@ -202,7 +202,7 @@ def _row(desk: Desk, asset: Any, tags: Mapping[str, Any], partition: str | None)
         arguments=bound, input_hash=ContentHash(PACKET_METHOD, hashed.hashes[0].as_py()),
         refused=hashed.invalid.get(0), table_row=_table_row(desk, spec, tags, partition),
         result=current, other_results=others, outcome=None if outcomes is None else outcomes.slice(0, 1),
-        logs=PacketLogs(pod.cache.database, log_path(spec.function)).read(hashed.hashes),
+        logs=PacketLogs(pod.cache.database, log_path(spec.function.uri)).read(hashed.hashes),
         next_run=_next_run(plan), _spec=spec, positional=positional, keyword=keyword,
     )  # fmt: skip
 
