@@ -158,9 +158,8 @@ class _Run(TaskRun):
         if not answer:
             raise KeyboardInterrupt("a row in a worker process was interrupted")
         result = unpacked(answer, self._cloudpickle.loads, piece.start, dict(self._data))
-        pass_on(
-            result.logs, streams=False
-        )  # what it printed it showed itself, on the streams that it has of this process
+        # What its rows printed, the worker showed itself, on the streams that it has of this process.
+        pass_on(result.logs, streams=False)
         return result
 
     def _after_death(self, worker: _Worker, piece: Piece) -> BatchResult | list[Piece]:
