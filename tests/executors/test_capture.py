@@ -182,7 +182,7 @@ def test_a_full_disk_fails_no_packet() -> None:
         "found = run_slice(lambda x: print('x' * 25), (list(range(4)),), {}, 0, 4, 9.0, None, capture)\n"
         "print(len(found.failures), len(found.logs), file=sys.stderr)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run([sys.executable, "-B", "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.count("x" * 25) == 4
     assert done.stderr.startswith("0 ")
 

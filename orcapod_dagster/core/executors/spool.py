@@ -62,10 +62,13 @@ class _Descriptor(io.FileIO):
         rest = memoryview(data)
         while rest:
             try:
-                rest = rest[super().write(rest) :]
+                written: int | None = super().write(rest)
             except OSError:
+                written = None
+            if not written:  # nor is None, of a descriptor that the function led to something that does not wait
                 self.instead(bytes(rest))
                 break
+            rest = rest[written:]
         return len(data)
 
     def close(self) -> None:
