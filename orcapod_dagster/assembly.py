@@ -12,14 +12,15 @@ import dagster as dg
 import pyarrow as pa
 
 from orcapod_dagster.core import columns as names
-from orcapod_dagster.core.asset_write import COLUMNS, DATA_VERSION, PART, TAGS, AssetWrite
+from orcapod_dagster.core.asset_write import BINDING, COLUMNS, DATA_VERSION, INPUT_VERSIONS, PART, TAGS, AssetWrite
 from orcapod_dagster.core.casting import recast
 from orcapod_dagster.core.contexts import CONTEXT_FIELDS, CONTEXT_HASH, CONTEXT_NAMES, ContextReader
 from orcapod_dagster.core.counting import covers
+from orcapod_dagster.core.earlier_rows import EarlierRows, binding_of
 from orcapod_dagster.core.hashing import HASH_TYPE, RowSetDigest
 from orcapod_dagster.core.pod import FunctionPod
 from orcapod_dagster.core.result_cache import CONTEXT_KEY_FIELD, ROW_FIELDS, Snapshot, record_schema
-from orcapod_dagster.core.sources import MemorySource, TableSource
+from orcapod_dagster.core.sources import DeltaSource, MemorySource, TableSource
 from orcapod_dagster.core.streams import PacketStream, StreamInput
 from orcapod_dagster.partitions import refuse_outside
 from orcapod_dagster.resources import IO_MANAGER_KEY
@@ -132,7 +133,17 @@ class AssetTable:
         keys = list(context.partition_keys) if partitioned else []
         self._standing_commit = partial(io_manager.standing_commit, spec.key, keys)
         self._part = json.dumps(keys) if keys else ""
+        self._binding = partial(binding_of, pod.function, stream)
+        sources = {part.input.name: part.input.source for part in stream.parts}
+        self._read = {name: one.version for name, one in sources.items() if isinstance(one, DeltaSource)}
+        if self._current is not None:
+            pod.earlier_rows = EarlierRows(self._current, self._stored_binding)
         self._run_id = context.run.run_id
+
+    def _stored_binding(self) -> Any:
+        """Return how the input hashes of the table's rows were made, or `None` where no commit tells."""
+        said = self._standing_commit()
+        return None if said is None else json.loads(said.get(BINDING, "null"))
 
     def standing(self, stream: PacketStream, hashes: pa.Array) -> str | None:
         """Return the data version, if the table holds just these rows with the results that count now; else `None`."""
@@ -204,6 +215,8 @@ class AssetTable:
             DATA_VERSION: str(values.content_hash()),
             PART: self._part,
             TAGS: json.dumps(list(assembly.stream.tag_columns)),
+            BINDING: json.dumps(self._binding()),
+            INPUT_VERSIONS: json.dumps(self._read),
             "orcapod.run_id": self._run_id,
         }
         return AssetWrite(

@@ -17,6 +17,11 @@ COLUMNS: Final = "orcapod.columns"
 TAGS: Final = "orcapod.tags"
 """Likewise, as JSON: the columns that say which row this is."""
 
+BINDING: Final = "orcapod.binding"
+"""Likewise, as JSON: how the input hashes of the rows were made (`earlier_rows.binding_of`)."""
+INPUT_VERSIONS: Final = "orcapod.input_versions"
+"""Likewise, as JSON: input → version of its table that was read."""
+
 
 @dataclass(frozen=True, slots=True)
 class AssetWrite:

@@ -9,10 +9,12 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
+from urllib.parse import unquote_to_bytes
 
 from orcapod_dagster.core.errors import LakeError
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.\-]|^[._]|\.$")
+_UNSAFE_LEFT = re.compile(r"[^A-Za-z0-9_.\-=]|^[._]|\.$|=(?![0-9A-F]{2}|$)")
 _MAX_BYTES = 200
 RESULTS_FOLDER: Final = ".orcapod"
 LOG_FOLDER: Final = "_delta_log"
@@ -35,6 +37,17 @@ def safe_component(name: str) -> str:
         digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
         return f"{encoded[: _MAX_BYTES - 40]}=={digest}"
     return encoded
+
+
+def component_name(folder: str) -> str | None:
+    """Return the text whose folder name this is; `None` where it is none, or the name was too long and cut."""
+    if _UNSAFE_LEFT.search(folder) or "==" in folder:
+        return None
+    if folder == "=":
+        return ""
+    encoded = re.sub(r"=([0-9A-F]{2})", lambda match: f"%{match[1]}", folder)
+    name = unquote_to_bytes(encoded).decode("utf-8", "surrogatepass")
+    return name if safe_component(name) == folder else None
 
 
 def join_uri(root: str, parts: Sequence[str]) -> str:

@@ -26,6 +26,7 @@ from orcapod_dagster.core.code_store import CodeStore
 from orcapod_dagster.core.contexts import VARIATION_SCHEMA, Context
 from orcapod_dagster.core.counting import Counting
 from orcapod_dagster.core.datagrams import Datagram, new_record_ids
+from orcapod_dagster.core.earlier_rows import EarlierRows
 from orcapod_dagster.core.errors import ConversionError, OrcapodError, OutputCountError, OutputSizeError, StorageError
 from orcapod_dagster.core.execution_data import EXECUTION_DATA_SCHEMA, check_executor, flatten_execution_data
 from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorProtocol, RowBatch
@@ -44,8 +45,10 @@ from orcapod_dagster.core.reasons import (
     Identity,
     Reasons,
     changes,
+    earlier_codes,
 )
 from orcapod_dagster.core.result_cache import Constraints, MatchPolicy, ResultCache, Snapshot
+from orcapod_dagster.core.siblings import results_elsewhere
 from orcapod_dagster.core.sources import TableSource
 from orcapod_dagster.core.streams import PacketStream
 
@@ -195,6 +198,8 @@ class FunctionPod:
         self._keeper = Keeper() if blobs is None else blobs.keeper
         self.codes = CodeStore(cache.database)
         self.counting = Counting(function, cache, outcomes, match)
+        self.earlier_rows: EarlierRows | None = None
+        """The rows of the asset's table, where there is one: a plan says by them whether a packet is new."""
         self._contexts: dict[str, Context] = {}
         self._owner = f"function {function.canonical_function_name!r}"
         self._files: FileReader | None = None
@@ -248,6 +253,7 @@ class FunctionPod:
             reasons, recomputed = Reasons.all_alike(FORCED, len(rows)), pa.nulls(len(rows), pa.float64())
         else:
             reasons, recomputed = self._reasons(misses, failed_before, lost, snapshot, variation)
+            reasons, recomputed = self._look_elsewhere(stream.narrow(rows), misses, reasons, recomputed)
         return Plan(stream, hashes, rows, invalid, skipped, reasons, recomputed, variation, snapshot, found, looks)
 
     @property
@@ -342,9 +348,36 @@ class FunctionPod:
                 texts = changes(earlier, self._identity(variation), self.codes)
                 reasons = reasons.where(known, texts)
                 took = one_array(pc.replace_with_mask(took, known, one_array(earlier[names.DURATION])))
+                reasons = reasons.with_codes(earlier_codes(earlier, self._identity(variation)))
         reasons = reasons.where(pc.is_in(misses, value_set=lost), VALUE_LOST)
         failed = pc.is_in(misses, value_set=failed_before)
         return reasons.where(failed, EARLIER_FAILURE), one_array(pc.if_else(failed, None, took))
+
+    def _look_elsewhere(
+        self, stream: PacketStream, misses: pa.Array, reasons: Reasons, took: pa.Array
+    ) -> tuple[Reasons, pa.Array]:
+        """Say more of packets without an earlier result: results of another version, rows that the asset's table knows.
+
+        Args:
+            stream, misses: the rows of all packets to compute, and their input hashes.
+            reasons, took: as `_reasons` gave them.
+        """
+        new = pc.equal(reasons.texts, NO_EARLIER_RESULT)
+        if not pc.any(new).as_py():
+            return reasons, took
+        hashes = misses.filter(new)
+        elsewhere = results_elsewhere(
+            self.cache.database, self.cache.record_path, hashes, self.function.output_arrow_schema
+        )
+        texts = elsewhere.texts
+        if self.earlier_rows is not None and texts.null_count:
+            left = one_array(texts.is_null())
+            rows = _positions(new).filter(left)
+            explained = self.earlier_rows.explain(stream.narrow(rows), hashes.filter(left), self.function)
+            texts = one_array(pc.replace_with_mask(texts, left, explained.texts))
+            reasons = reasons.with_codes(explained.codes)
+        reasons = reasons.where(new, one_array(pc.fill_null(texts, NO_EARLIER_RESULT)))
+        return reasons, one_array(pc.replace_with_mask(took, new, elsewhere.durations))
 
     def _identity(self, variation: Mapping[str, str]) -> Identity:
         return Identity(self.match, variation, self.function.get_function_code(), self.environment)

@@ -50,10 +50,12 @@ class Reasons:
 
     Args:
         texts: the reason of each, a `string` array without nulls.
+        earlier_codes: content hash of code that made results which do not count any more → packets.
     """
 
-    def __init__(self, texts: pa.Array) -> None:
+    def __init__(self, texts: pa.Array, earlier_codes: Mapping[str, int] | None = None) -> None:
         self.texts = texts
+        self.earlier_codes: Mapping[str, int] = earlier_codes or {}
 
     @classmethod
     def all_alike(cls, reason: str, count: int) -> Reasons:
@@ -62,14 +64,37 @@ class Reasons:
 
     def counts(self) -> dict[str, int]:
         """Return reason → number of packets, the most frequent first."""
-        counted = pc.value_counts(self.texts).to_pylist()
-        return {one["values"]: one["counts"] for one in sorted(counted, key=lambda one: -one["counts"])}
+        return dict(sorted(counted(self.texts).items(), key=lambda one: -one[1]))
 
     def where(self, mask: Any, reason: str | pa.Array) -> Reasons:
         """Return the reasons with another one where the mask is true: one for all of these packets, or one each, in order."""
         if isinstance(reason, str):
-            return Reasons(one_array(pc.if_else(mask, reason, self.texts)))
-        return Reasons(one_array(pc.replace_with_mask(self.texts, mask, reason)))
+            texts = one_array(pc.if_else(mask, reason, self.texts))
+        else:
+            texts = one_array(pc.replace_with_mask(self.texts, mask, reason))
+        return Reasons(texts, self.earlier_codes)
+
+    def with_codes(self, codes: Mapping[str, int]) -> Reasons:
+        """Return the reasons with further code that made results which do not count any more."""
+        return Reasons(self.texts, {**self.earlier_codes, **codes})
+
+
+def counted(values: pa.Array) -> dict[str, int]:
+    """Return text → how often it stands there; nulls are left out."""
+    return {one["values"]: one["counts"] for one in pc.value_counts(values.drop_null()).to_pylist()}
+
+
+def earlier_codes(earlier: pa.Table, now: Identity) -> dict[str, int]:
+    """Return content hash → packets, of the code that made these results and is another now; none where it does not count.
+
+    Args:
+        earlier: as `changes`.
+        now: what the function is.
+    """
+    if now.match not in ("content", "environment"):
+        return {}
+    found = counted(one_array(earlier[names.CONTENT_HASH]).cast(pa.string()))
+    return {content: count for content, count in found.items() if content != now.variation["function_content_hash"]}
 
 
 def changes(earlier: pa.Table, now: Identity, store: CodeStore) -> pa.Array:

@@ -43,12 +43,15 @@ class ArrowDatabase(ABC):
         """Return a text that changes whenever records were added under the path."""
 
     @abstractmethod
-    def compact(self, path: Sequence[str]) -> None:
-        """Bring what many small appends left behind into a form that is quick to read; no record changes."""
+    def children(self, path: Sequence[str]) -> list[str]:
+        """Return the names that come after a path in the paths of records, sorted; none where there are none.
+
+        A name may also lead to nothing, where a first append was killed.
+        """
 
     @abstractmethod
-    def children(self, path: Sequence[str]) -> list[str]:
-        """Return the names right under a path that lead to tables, sorted; only such as `paths.safe_component` leaves as they are."""
+    def compact(self, path: Sequence[str]) -> None:
+        """Bring what many small appends left behind into a form that is quick to read; no record changes."""
 
     def keep_quick(self, path: Sequence[str]) -> None:
         """Compact after an append; a storage that refuses is no error, for the records are there."""

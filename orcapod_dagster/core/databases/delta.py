@@ -18,7 +18,7 @@ from orcapod_dagster.core.compaction import MANY_FILES, Compaction, compact
 from orcapod_dagster.core.databases.base import ArrowDatabase
 from orcapod_dagster.core.delta.files import filesystem_of
 from orcapod_dagster.core.key_index import IndexedFile, prune
-from orcapod_dagster.core.paths import join_uri, local_path, safe_component
+from orcapod_dagster.core.paths import component_name, join_uri, local_path
 from orcapod_dagster.core.sources import DeltaSource, TableSource
 
 _PLAIN = (RECORD_ID, INPUT_HASH)
@@ -94,14 +94,14 @@ class DeltaTableDatabase(ArrowDatabase):
         return "none" if table is None else f"{table.metadata().id}@{table.version()}"
 
     def children(self, path: Sequence[str]) -> list[str]:
-        """Return the names of folders right under a path, other than such as are encoded."""
+        """Return the names of the folders of a path, by one listing."""
         self.flush()
         uri = self.uri(path)
+        filesystem, prefix = filesystem_of(uri, self._options)
         with delta.reading(uri):
-            filesystem, prefix = filesystem_of(uri, self._options)
-            entries = filesystem.get_file_info(fs.FileSelector(prefix or "/", allow_not_found=True))
-        found = (entry.base_name for entry in entries if entry.type is fs.FileType.Directory)
-        return sorted(name for name in found if safe_component(name) == name)
+            found = filesystem.get_file_info(fs.FileSelector(prefix or "/", allow_not_found=True))
+        folders = [component_name(one.base_name) for one in found if one.type == fs.FileType.Directory]
+        return sorted(name for name in folders if name is not None)
 
     def compact(self, path: Sequence[str]) -> None:
         """Bring the rows of small files together, once there are many."""

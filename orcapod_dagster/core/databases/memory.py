@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 import pyarrow as pa
 
 from orcapod_dagster.core.databases.base import ArrowDatabase
-from orcapod_dagster.core.paths import safe_component
 from orcapod_dagster.core.sources import MemorySource, TableSource
 
 
@@ -39,19 +38,18 @@ class InMemoryArrowDatabase(ArrowDatabase):
         with self._lock:
             return str(sum(table.num_rows for table in self._tables.get(tuple(path), ())))
 
+    def children(self, path: Sequence[str]) -> list[str]:
+        """Return the names that come after a path."""
+        depth = len(path)
+        with self._lock:
+            return sorted({one[depth] for one in self._tables if len(one) > depth and one[:depth] == tuple(path)})
+
     def compact(self, path: Sequence[str]) -> None:
         """Put the appended pieces of a path into one table."""
         with self._lock:
             pieces = self._tables.get(tuple(path))
             if pieces:
                 pieces[:] = [pa.concat_tables(pieces).combine_chunks()]
-
-    def children(self, path: Sequence[str]) -> list[str]:
-        """Return the names right under a path."""
-        depth = len(path)
-        with self._lock:
-            found = {one[depth] for one in self._tables if one[:depth] == tuple(path) and len(one) > depth}
-        return sorted(name for name in found if safe_component(name) == name)
 
     def _table(self, path: Sequence[str]) -> pa.Table | None:
         with self._lock:
