@@ -91,6 +91,7 @@ def materialize_packets(
     report = pod.compute(plan, _Progress(context))
     stream, snapshot, positions = pod.assemble(plan, report)
     metadata = _metadata(context, spec, pod, plan.variation, plan.stream, report)
+    metadata |= shown.guarded(lambda: shown.code_changes(pod.code_changes(plan)))
     if options.partial:
         context.log.info(
             "Tried out with limit or rows: the asset table stays as it is, and downstream steps of this run are skipped."

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from orcapod_dagster.core import columns as names
 from orcapod_dagster.core.blobs.layout import BLOB_TYPE
+from orcapod_dagster.core.code_diff import CodeChange, to_markdown
 from orcapod_dagster.core.outcomes import Outcome
 from orcapod_dagster.core.pod import PodReport
 from orcapod_dagster.core.streams import PacketStream
@@ -53,6 +54,11 @@ def accepted(report: PodReport) -> dict[str, Any]:
         "orcapod/packets_of_accepted_code": sum(by_code.values()),
         "orcapod/accepted_code": dg.MetadataValue.json(by_code),
     }
+
+
+def code_changes(changes: Sequence[CodeChange]) -> dict[str, Any]:
+    """Return, where results do not count any more for another code, what changed in it, with the difference of the source."""
+    return {"orcapod/code_changes": dg.MetadataValue.md(to_markdown(changes))} if changes else {}
 
 
 def identity(variation: Mapping[str, str], version: str, match: str) -> dict[str, Any]:

@@ -107,3 +107,20 @@ def test_forced_packets_and_cached_runs_look_nowhere(lake: Lake, monkeypatch: py
     monkeypatch.setattr(pod, "results_elsewhere", None)
     assert lake.why(ROWS.take([2, 1, 0]), by_two) == {}
     assert lake.why(ROWS, by_two, config={"force": True}) == {"forced": 3}
+
+
+def test_changed_code_is_shown(lake: Lake) -> None:
+    """What changed in the code stands in the materialization, as a difference; a run that computes for other reasons shows none."""
+    assert "code_changes" not in lake.run(ROWS, by_two)
+
+    def added(x: float, by: float = 2.0) -> float:
+        return x + by
+
+    added.__name__ = "by_two"
+    shown = lake.run(ROWS, added)
+    assert shown["computed_because"] == {"the code changed: body": 3}
+    assert "-    return x * by" in shown["code_changes"]
+    assert "+        return x + by" in shown["code_changes"]
+    assert shown["code_changes"].startswith("**3 results of `")
+    assert "code_changes" not in lake.run(ROWS, added)
+    assert "code_changes" not in lake.run(ROWS, by_two, match="version")

@@ -59,6 +59,12 @@ class StoredCode:
     stored_at: dt.datetime
 
 
+def kept_sources(code: FunctionCode) -> dict[str, str]:
+    """Return part → its lines, of the parts whose lines may be kept and shown."""
+    sources = {key: part.source for key, part in code.parts.items() if part.source and part.kind not in _WITHOUT_SOURCE}
+    return {key: source.encode("utf-8", "backslashreplace").decode() for key, source in sources.items()}
+
+
 class CodeStore:
     """The code and environments of all functions of a lake, append-only.
 
@@ -123,10 +129,8 @@ class CodeStore:
 
 def stored_code(function_name: str, git_hash: str, code: FunctionCode) -> StoredCode:
     """Return what is kept of a version of code: no source of what holds values."""
-    sources = {key: part.source for key, part in code.parts.items() if part.source and part.kind not in _WITHOUT_SOURCE}
-    texts = {key: text.encode("utf-8", "backslashreplace").decode() for key, text in sources.items()}
     digests = {key: part.digest for key, part in code.parts.items()}
-    return StoredCode(code.content_hash, function_name, git_hash, digests, texts, dt.datetime.now(dt.UTC))
+    return StoredCode(code.content_hash, function_name, git_hash, digests, kept_sources(code), dt.datetime.now(dt.UTC))
 
 
 def _stored(row: Mapping[str, Any]) -> StoredCode:

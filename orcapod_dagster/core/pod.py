@@ -22,6 +22,7 @@ from orcapod_dagster.core.blobs.keeper import Keeper
 from orcapod_dagster.core.blobs.presence import lost_rows, without_lost
 from orcapod_dagster.core.blobs.store import BlobStore
 from orcapod_dagster.core.casting import one_array
+from orcapod_dagster.core.code_diff import CodeChange, code_changes
 from orcapod_dagster.core.code_store import CodeStore
 from orcapod_dagster.core.contexts import VARIATION_SCHEMA, Context
 from orcapod_dagster.core.counting import Counting
@@ -378,6 +379,11 @@ class FunctionPod:
             reasons = reasons.with_codes(explained.codes)
         reasons = reasons.where(new, one_array(pc.fill_null(texts, NO_EARLIER_RESULT)))
         return reasons, one_array(pc.replace_with_mask(took, new, elsewhere.durations))
+
+    def code_changes(self, plan: Plan) -> list[CodeChange]:
+        """Return what changed in the code since results were made that do not count for it any more."""
+        earlier = plan.reasons.earlier_codes
+        return code_changes(earlier, self.function.get_function_code(), self.codes) if earlier else []
 
     def _identity(self, variation: Mapping[str, str]) -> Identity:
         return Identity(self.match, variation, self.function.get_function_code(), self.environment)
