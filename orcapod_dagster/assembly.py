@@ -16,7 +16,7 @@ from orcapod_dagster.core.asset_write import BINDING, COLUMNS, DATA_VERSION, INP
 from orcapod_dagster.core.casting import recast
 from orcapod_dagster.core.contexts import CONTEXT_FIELDS, CONTEXT_HASH, CONTEXT_NAMES, ContextReader
 from orcapod_dagster.core.counting import covers
-from orcapod_dagster.core.earlier_rows import EarlierRows, binding_of
+from orcapod_dagster.core.earlier_rows import EarlierRows, binding_of, stored_binding
 from orcapod_dagster.core.hashing import HASH_TYPE, RowSetDigest
 from orcapod_dagster.core.pod import FunctionPod
 from orcapod_dagster.core.result_cache import CONTEXT_KEY_FIELD, ROW_FIELDS, Snapshot, record_schema
@@ -137,13 +137,8 @@ class AssetTable:
         sources = {part.input.name: part.input.source for part in stream.parts}
         self._read = {name: one.version for name, one in sources.items() if isinstance(one, DeltaSource)}
         if self._current is not None:
-            pod.earlier_rows = EarlierRows(self._current, self._stored_binding)
+            pod.earlier_rows = EarlierRows(self._current, lambda: stored_binding(self._standing_commit()))
         self._run_id = context.run.run_id
-
-    def _stored_binding(self) -> Any:
-        """Return how the input hashes of the table's rows were made, or `None` where no commit tells."""
-        said = self._standing_commit()
-        return None if said is None else json.loads(said.get(BINDING, "null"))
 
     def standing(self, stream: PacketStream, hashes: pa.Array) -> str | None:
         """Return the data version, if the table holds just these rows with the results that count now; else `None`."""

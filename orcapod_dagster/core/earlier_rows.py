@@ -6,6 +6,7 @@ is none.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -13,6 +14,7 @@ import pyarrow as pa
 
 from orcapod_dagster.core import columns as names
 from orcapod_dagster.core.arrow import pc
+from orcapod_dagster.core.asset_write import BINDING
 from orcapod_dagster.core.casting import one_array, recast
 from orcapod_dagster.core.hashing import HASH_TYPE, PACKET_METHOD, hash_rows
 from orcapod_dagster.core.packet_function import PythonPacketFunction
@@ -49,6 +51,11 @@ def binding_of(function: PythonPacketFunction, stream: PacketStream) -> dict[str
             origin = f"{'params' if name in stream.params else 'default'} {hash_rows({name: value})[0].as_py().hex()}"
         found[name] = [str(value.type), origin]
     return found
+
+
+def stored_binding(said: Mapping[str, Any] | None) -> Binding | None:
+    """Return how the input hashes of a commit's rows were made, by what it says of itself; `None` where it does not tell."""
+    return None if said is None else json.loads(said.get(BINDING, "null"))
 
 
 class Explained(NamedTuple):

@@ -13,7 +13,7 @@ from orcapod_dagster.core.arrow import pc
 from orcapod_dagster.core.casting import one_array
 from orcapod_dagster.core.code_store import CodeStore
 from orcapod_dagster.core.identity import Environment, FunctionCode, changed_parts
-from orcapod_dagster.core.result_cache import MatchPolicy
+from orcapod_dagster.core.result_cache import EARLIER_COLUMNS, MatchPolicy
 
 NO_EARLIER_RESULT: Final = "no earlier result"
 CODE_CHANGED: Final = "the code changed"
@@ -121,6 +121,35 @@ def changes(earlier: pa.Table, now: Identity, store: CodeStore) -> pa.Array:
         for one in versions
     ]
     return pa.array(texts, pa.string()).take(coded.indices)
+
+
+def change_between(earlier: pa.Table, later: pa.Table, store: CodeStore) -> str | None:
+    """Name what changed between two results of a packet, of one row each; `None` where they were made by the same.
+
+    Args:
+        earlier, later: with the columns of `EARLIER_COLUMNS`; that of the environment may be missing.
+        store: the code of both.
+    """
+    before, after = _version_of(earlier), _version_of(later)
+    codes, environments = store.codes([before[1], after[1]]), store.environments([before[2], after[2]])
+    if before[1] != after[1]:
+        known = before[1] in codes and after[1] in codes
+        changed = changed_parts(codes[before[1]].digests, codes[after[1]].digests) if known else {}
+        return named(CODE_CHANGED, _parts(changed))
+    if before[0] != after[0]:
+        return SIGNATURE_CHANGED
+    if not before[2] or not after[2] or before[2] == after[2]:
+        return None
+    known = before[2] in environments and after[2] in environments
+    return named(ENVIRONMENT_CHANGED, _versions(environments[before[2]], environments[after[2]]) if known else [])
+
+
+def _version_of(record: pa.Table) -> tuple[str, str, str]:
+    """Return signature, content and environment hash of a record; empty where one is not told."""
+    said = [name for name in EARLIER_COLUMNS if name in record.column_names]
+    first = record.select(said).slice(0, 1).to_pylist()[0]
+    signature, content, environment = (first.get(name) or "" for name in EARLIER_COLUMNS[:3])
+    return signature, content, environment
 
 
 def _change(

@@ -6,6 +6,7 @@ row      one packet: arguments, result, failure; calls the function in this proc
 audits   a sample of packets run again
 plans    what a run would compute, why, and for how long
 trace    one row back to the source rows; views shows it
+why      whether one packet is cached, why it would be computed, and why its result was made
 commands the same from a command line
 """
 
@@ -14,5 +15,6 @@ from orcapod_dagster.desk.opening import Desk
 from orcapod_dagster.desk.plans import AssetPlan, plan
 from orcapod_dagster.desk.row import PacketRow, packet_row
 from orcapod_dagster.desk.trace import Trace, TraceStep, trace
+from orcapod_dagster.desk.why import Why, why
 
-__all__ = ["AssetPlan", "Desk", "PacketRow", "Trace", "TraceStep", "audit", "packet_row", "plan", "trace"]
+__all__ = ["AssetPlan", "Desk", "PacketRow", "Trace", "TraceStep", "Why", "audit", "packet_row", "plan", "trace", "why"]

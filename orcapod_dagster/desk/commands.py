@@ -1,4 +1,4 @@
-"""The commands of the desk: row, trace, audit, plan."""
+"""The commands of the desk: row, why, trace, audit, plan."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from orcapod_dagster.desk.packets import tags_told
 from orcapod_dagster.desk.plans import in_all, plan
 from orcapod_dagster.desk.row import PacketRow, packet_row
 from orcapod_dagster.desk.trace import trace
+from orcapod_dagster.desk.why import why
 
 AddCommand = Callable[[str, argparse.ArgumentParser, Callable[[Any], int], str], argparse.ArgumentParser]
 
@@ -38,6 +39,7 @@ def add_desk_commands(command: AddCommand, option: Callable[[str], tuple[str, st
     )
     shown.add_argument("--call", action="store_true", help="call the function in this process; stores nothing")
     shown.add_argument("--pdb", action="store_true", help="likewise, in the debugger, which stops at its first line")
+    command("why", row, _why, "say whether a row is cached, why it would be computed, and why its result was made")
     traced = command(
         "trace", row, _trace, "show from which rows one row of an asset's table was made, down to the sources"
     )
@@ -136,6 +138,12 @@ def _debugged(row: PacketRow) -> Any:
     if inspect.iscoroutinefunction(row.function):
         return debugger.runcall(row.call)
     return debugger.runcall(row.function, *row.positional, **row.keyword)
+
+
+def _why(chosen: Any) -> int:
+    with desk_of(chosen) as desk:
+        _say(why(desk, chosen.asset, tags=dict(chosen.tag), partition=chosen.partition).describe())
+    return 0
 
 
 def _trace(chosen: Any) -> int:

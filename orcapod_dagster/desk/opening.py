@@ -13,6 +13,7 @@ from orcapod_dagster.assets import packet_spec_of
 from orcapod_dagster.core import delta
 from orcapod_dagster.core.blobs.keeper import Digester
 from orcapod_dagster.core.databases import ReadOnlyDatabase
+from orcapod_dagster.core.earlier_rows import EarlierRows, stored_binding
 from orcapod_dagster.core.errors import DefinitionError, TableNotFoundError
 from orcapod_dagster.core.outcomes import OutcomeLog
 from orcapod_dagster.core.pod import FunctionPod
@@ -172,7 +173,21 @@ class Desk:
         asset = self.asset(spec.key)
         return read_only_pod(spec, self.resource(RESULT_STORE_KEY, asset), self.resource(EXECUTOR_KEY, asset))
 
+    def planning_pod(self, spec: PacketAssetSpec, partition: str | None) -> FunctionPod:
+        """As `pod`; its plans say by the asset's table which packets are new, as those of a run do."""
+        pod = self.pod(spec)
+        with contextlib.suppress(TableNotFoundError):
+            pod.earlier_rows = EarlierRows(
+                self.table(spec, partition), lambda: stored_binding(self.standing_commit(spec, partition))
+            )
+        return pod
+
     # ------------------------------------------------------------------ tables
+
+    def standing_commit(self, spec: PacketAssetSpec, partition: str | None) -> Mapping[str, Any] | None:
+        """Return what the commit says of itself that wrote the asset's table, or a partition, as `DeltaLakeIOManager` does."""
+        io_manager = self.resource(*self._io_manager_key(spec.key, self.asset(spec.key)))
+        return io_manager.standing_commit(spec.key, [] if partition is None else [partition])
 
     def inputs(
         self, spec: PacketAssetSpec, partition: str | None, versions: Mapping[dg.AssetKey, int] | None = None

@@ -19,6 +19,7 @@ from orcapod_dagster.core.hashing import PACKET_METHOD
 from orcapod_dagster.core.packet_logs import PacketLogs
 from orcapod_dagster.core.pod import Plan
 from orcapod_dagster.core.readable import readable
+from orcapod_dagster.core.streams import PacketStream
 from orcapod_dagster.core.types import ContentHash
 from orcapod_dagster.desk.finding import find_rows
 from orcapod_dagster.desk.opening import AssetLike, Desk
@@ -176,8 +177,14 @@ def packet_row(
         return _row(desk, wanted, tags, partition)
 
 
-def _row(desk: Desk, asset: Any, tags: Mapping[str, Any], partition: str | None) -> PacketRow:
-    spec = desk.spec(asset)
+def one_packet(
+    desk: Desk, spec: PacketAssetSpec, tags: Mapping[str, Any], partition: str | None
+) -> tuple[PacketStream, str | None]:
+    """Return the one input row with these tags as a stream, and its partition.
+
+    Raises:
+        InputError: no input row has these tags, or several have.
+    """
     if partition is None:
         partition = partition_of(desk, spec, tags)
     else:
@@ -188,26 +195,33 @@ def _row(desk: Desk, asset: Any, tags: Mapping[str, Any], partition: str | None)
             f"{spec.key.to_user_string()}: {stream.num_rows or 'no'} input rows have the tags {tags_told(tags)}; a run needs "
             "just one. Check the values of the tags, and the inputs for rows that are gone or stand there twice."
         )
-    pod = desk.pod(spec)
+    return stream, partition
+
+
+def _row(desk: Desk, asset: Any, tags: Mapping[str, Any], partition: str | None) -> PacketRow:
+    spec = desk.spec(asset)
+    stream, partition = one_packet(desk, spec, tags, partition)
+    pod = desk.planning_pod(spec, partition)
     hashed = pod.hash(stream)
     plan = pod.plan(stream, hashed)
     bound, positional, keyword = pod.arguments(stream)
-    results = _records(pod.cache.source(), hashed.hashes)
-    current = _current(plan)
+    results = records_of(pod.cache.source(), hashed.hashes)
+    current = current_result(plan)
     others = _without(results, current)
-    outcomes = _records(pod.outcomes.database.source(pod.outcomes.path), hashed.hashes)
+    outcomes = records_of(pod.outcomes.database.source(pod.outcomes.path), hashed.hashes)
     return PacketRow(
         asset=spec.key, partition=partition,
         tags=pa.Table.from_batches(stream.scan(stream.tag_columns)).to_pylist()[0],
         arguments=bound, input_hash=ContentHash(PACKET_METHOD, hashed.hashes[0].as_py()),
-        refused=hashed.invalid.get(0), table_row=_table_row(desk, spec, tags, partition),
+        refused=hashed.invalid.get(0), table_row=table_row_of(desk, spec, tags, partition),
         result=current, other_results=others, outcome=None if outcomes is None else outcomes.slice(0, 1),
         logs=PacketLogs(pod.cache.database, log_path(spec.function.uri)).read(hashed.hashes),
         next_run=_next_run(plan), _spec=spec, positional=positional, keyword=keyword,
     )  # fmt: skip
 
 
-def _next_run(plan: Plan) -> str:
+def next_run(plan: Plan) -> str:
+    """Say what the next run does with the one packet of a plan, and why."""
     if plan.invalid:
         return "counts it as failed, for its input is refused"
     if len(plan.skipped):
@@ -215,13 +229,14 @@ def _next_run(plan: Plan) -> str:
     return f"computes it: {', '.join(plan.reasons.counts())}" if len(plan.to_compute) else "uses the stored result"
 
 
-def _current(plan: Plan) -> pa.Table | None:
+def current_result(plan: Plan) -> pa.Table | None:
+    """Return the stored result that counts of the one packet of a plan."""
     if plan.snapshot is None or plan.found.null_count:
         return None
     return plan.snapshot.source.take(plan.found, plan.snapshot.source.schema.names)
 
 
-def _records(source: Any, hashes: pa.Array) -> pa.Table | None:
+def records_of(source: Any, hashes: pa.Array) -> pa.Table | None:
     """Return all records of one input hash, newest first; `None` where there is none."""
     if source is None:
         return None
@@ -236,7 +251,8 @@ def _without(records: pa.Table | None, one: pa.Table | None) -> pa.Table | None:
     return others if others.num_rows else None
 
 
-def _table_row(desk: Desk, spec: PacketAssetSpec, tags: Mapping[str, Any], partition: str | None) -> pa.Table | None:
+def table_row_of(desk: Desk, spec: PacketAssetSpec, tags: Mapping[str, Any], partition: str | None) -> pa.Table | None:
+    """Return the row of an asset's table with these tags, or `None`."""
     try:
         found = find_rows(desk.table(spec, partition), tags)
     except TableNotFoundError:

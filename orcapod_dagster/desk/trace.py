@@ -97,7 +97,7 @@ class _Tracer:
         self._steps: list[TraceStep] = []
         self._rows: list[pa.Table] = []
         self._known: dict[tuple[Any, ...], int] = {}
-        self._past = _Past(desk)
+        self._past = Past(desk)
 
     def run(self, spec: PacketAssetSpec, tags: Mapping[str, Any], partition: str | None) -> list[TraceStep]:
         """Return the steps from one row."""
@@ -228,7 +228,7 @@ class MadeFrom:
         return row[names.RECORD_ID][0].as_py() not in records.to_pylist()
 
 
-class _Past:
+class Past:
     """Finds what a packet was made from: in the inputs as they are, or else as they were."""
 
     def __init__(self, desk: Desk) -> None:
