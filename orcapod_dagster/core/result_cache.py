@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -261,18 +261,20 @@ class ResultCache:
         source = self.source()
         if source is None:
             return None
-        wanted = [names.INPUT_HASH, names.TIMESTAMP, *_present(constraints, source)]
+        wanted, present = [names.INPUT_HASH, names.TIMESTAMP], _present(constraints, source)
+        parts: Iterable[tuple[Mapping[str, str], Iterable[pa.RecordBatch]]]
         if hashes is not None and few(hashes, source):
-            positions, rows = source.find(names.INPUT_HASH, hashes, wanted)
-            batches = rows.to_batches()
+            positions, rows = source.find(names.INPUT_HASH, hashes, [*wanted, *present])
+            parts = [({}, rows.to_batches())]
         else:
-            positions, batches = None, source.scan(wanted)
+            positions, parts = None, source.scan_parts(wanted, present)
         keys, stamps = [pa.array([], HASH_TYPE)], [pa.array([], UTC_TIMESTAMP)]
         masks = [pa.array([], pa.bool_())]
-        for batch in batches:
-            keys.append(batch.column(0).cast(HASH_TYPE))
-            stamps.append(batch.column(1))
-            masks.append(fulfilling(batch, constraints))
+        for known, batches in parts:
+            for batch in batches:
+                keys.append(batch.column(0).cast(HASH_TYPE))
+                stamps.append(batch.column(1))
+                masks.append(fulfilling(batch, constraints, known))
         return _newest_first(
             pa.concat_arrays(keys), pa.concat_arrays(stamps), pa.concat_arrays(masks), positions, source
         )
@@ -353,10 +355,22 @@ def _present(constraints: Constraints, source: TableSource) -> list[str]:
     return [name for name in constraints if name in source.schema.names]
 
 
-def fulfilling(rows: pa.Table | pa.RecordBatch, constraints: Constraints) -> pa.Array:
-    """Tell which rows have what the constraints ask for; without one of the columns, none has."""
+def fulfilling(
+    rows: pa.Table | pa.RecordBatch, constraints: Constraints, known: Mapping[str, str] | None = None
+) -> pa.Array:
+    """Tell which rows have what the constraints ask for; without one of the columns, none has.
+
+    Args:
+        rows: with the constrained columns.
+        constraints: what a row must have.
+        known: the columns that hold one value in all rows, in place of them.
+    """
     mask: Any = pa.repeat(True, rows.num_rows)
     for column, wanted in constraints.items():
+        if known is not None and column in known:
+            if known[column] not in ([wanted] if isinstance(wanted, str) else wanted):
+                return pa.repeat(False, rows.num_rows)
+            continue
         if column not in rows.schema.names:
             return pa.repeat(False, rows.num_rows)
         values = rows.column(column)

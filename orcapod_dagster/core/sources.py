@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import accumulate
 from typing import Any
@@ -18,7 +18,7 @@ from pyarrow import fs
 from orcapod_dagster.core import delta
 from orcapod_dagster.core.arrow import count_up, pc, size_of
 from orcapod_dagster.core.casting import one_array, unencoded, unencoded_schema
-from orcapod_dagster.core.delta.scanning import SCAN_ROWS, reading_options, row_bytes, scan_fragment
+from orcapod_dagster.core.delta.scanning import SCAN_ROWS, one_text_columns, reading_options, row_bytes, scan_fragment
 from orcapod_dagster.core.errors import StorageError
 from orcapod_dagster.core.key_index import IndexedFile, key_words
 from orcapod_dagster.core.predicates import Predicate
@@ -53,6 +53,18 @@ class TableSource(ABC):
     @abstractmethod
     def scan(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yield all rows, only these columns, in this order of columns."""
+
+    def scan_parts(
+        self, columns: Sequence[str], texts: Sequence[str]
+    ) -> Iterator[tuple[Mapping[str, str], Iterator[pa.RecordBatch]]]:
+        """Yield all rows in parts, in the order of `scan`, and of each part the columns that hold one text throughout.
+
+        Args:
+            columns: of every batch, in this order.
+            texts: further columns of text; each stands behind those, or, where it is known to hold one value in all rows of
+                a part, in the mapping of that part. Nothing is read of it there.
+        """
+        yield {}, self.scan([*columns, *texts])
 
     def scan_fields(self, column: str, fields: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yield fields of a struct column as columns, row by row; those of a null are null. Reads no more where it can."""
@@ -270,6 +282,20 @@ class DeltaSource(TableSource):
             for batch in self._batches(index, columns):
                 if batch.num_rows:
                     yield from_storage(batch, chosen)
+
+    def scan_parts(
+        self, columns: Sequence[str], texts: Sequence[str]
+    ) -> Iterator[tuple[Mapping[str, str], Iterator[pa.RecordBatch]]]:
+        """Yield the rows file after file; what its Parquet statistics say of all row groups is not read."""
+        for index, rows in enumerate(self._rows_of):
+            if rows is not None:
+                yield {}, iter(self._read(self._fragments[index], [*columns, *texts]).take(rows).to_batches())
+                continue
+            with delta.reading(self._description):
+                known = one_text_columns(self._fragments[index].metadata, texts)
+            left = [*columns, *(name for name in texts if name not in known)]
+            chosen = self._chosen(left)
+            yield known, (from_storage(batch, chosen) for batch in self._batches(index, left) if batch.num_rows)
 
     def _batches(self, index: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yield the rows of one file as it holds them; an error at its end where they are not as many as the log says."""
