@@ -159,7 +159,7 @@ def test_nothing_is_stored(project: Project, tmp_path: Path) -> None:
     (tmp_path / "one.txt").write_text("other")
     before = project.files()
     row = packet_row(project.definitions(paths, asset), "whole", tags={"id": 1})
-    assert row.next_run == "computes it: no earlier result"
+    assert row.next_run == "computes it: the input changed"
     assert row.call().read() == b"other" * 10_000
     assert project.files() == before
 

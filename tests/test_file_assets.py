@@ -75,7 +75,7 @@ def test_content_decides_what_is_computed(project: Project) -> None:
     (project.folder / "m2").write_bytes(b"333")
     third = project.run()
     assert (third["packets_total"], third["packets_cached"], third["packets_computed"]) == (3, 2, 1)
-    assert third["computed_because"] == {"no earlier result": 1}
+    assert third["computed_because"] == {"the input changed": 1}
     assert project.rows() == {"m2": 3, "m3": 1, "m4": 2}
 
 

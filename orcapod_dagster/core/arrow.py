@@ -6,6 +6,7 @@ pyarrow makes them at run time, so no type checker knows them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
@@ -41,3 +42,25 @@ def first_of_each(keys: pa.Array) -> pa.Array:
     """Return per key whether it stands there for the first time."""
     first = pc.index_in(keys, value_set=keys)
     return pc.equal(first, count_up(len(keys)).cast(first.type))
+
+
+def rows_among(batches: Iterable[pa.RecordBatch], schema: pa.Schema, values: pa.Array) -> pa.Table:
+    """Return the rows whose first column is one of many values, in their order.
+
+    As many rows as there are values are looked at together, for each look makes a set of all values.
+    """
+    found: list[pa.Table] = [schema.empty_table()]
+    waiting: list[pa.RecordBatch] = []
+    wanted = values.cast(schema.field(0).type)
+
+    def look() -> None:
+        table = pa.Table.from_batches(waiting, schema=schema)
+        found.append(table.filter(pc.is_in(table.column(0), value_set=wanted)))
+        waiting.clear()
+
+    for batch in batches:
+        waiting.append(batch)
+        if sum(one.num_rows for one in waiting) >= len(values):
+            look()
+    look()
+    return pa.concat_tables(found)

@@ -7,13 +7,13 @@ is none.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 
 from orcapod_dagster.core import columns as names
-from orcapod_dagster.core.arrow import pc
+from orcapod_dagster.core.arrow import count_up, pc, rows_among
 from orcapod_dagster.core.asset_write import BINDING
 from orcapod_dagster.core.casting import one_array, recast
 from orcapod_dagster.core.hashing import HASH_TYPE, PACKET_METHOD, hash_rows
@@ -29,6 +29,7 @@ NAME_CHANGED: Final = "the function's name changed"
 RESULT_GONE: Final = "its stored result is gone"
 _NAME: Final = names.VARIATION_PREFIX + "function_name"
 _RULES: Final = ""
+_FOUND: Final = pa.schema([("tags", HASH_TYPE), ("input", HASH_TYPE), ("position", pa.int64())])
 
 Binding = Mapping[str, Sequence[str]]
 """How input hashes are made: parameter → its Arrow type and where its value comes from, `"column"`, or `"default"` or
@@ -43,7 +44,9 @@ def binding_of(function: PythonPacketFunction, stream: PacketStream) -> dict[str
     """
     schema = stream.schema()
     taken = [name for name in function.input_packet_schema if name in schema.names]
-    one = {name: stream.params.get(name, pa.nulls(1, schema.field(name).type)) for name in taken}
+    # Of columns, the types alone matter.
+    columns = schema.empty_table()
+    one: dict[str, Any] = {name: stream.params.get(name, columns[name]) for name in taken}
     found = {_RULES: [PACKET_METHOD]}
     for name, value in function.bind_columns(one, 1).items():
         origin = "column"
@@ -102,21 +105,22 @@ class EarlierRows:
 
     def _rows_of(self, stream: PacketStream) -> tuple[pa.Array, pa.Array, pa.Array]:
         """Return per row of the stream which of the found rows has its tags, or null; and their input hashes and positions."""
-        tags, schema = list(stream.tag_columns), self._source.schema
-        found = [pa.array([], HASH_TYPE)], [pa.array([], HASH_TYPE)], [pa.array([], pa.int64())]
-        mine = self._tags_of(stream) if {*tags, names.INPUT_HASH} <= set(schema.names) else None
-        if mine is not None:
-            start = 0
-            for batch in self._source.scan([*tags, names.INPUT_HASH]):
-                keys = hash_rows(dict(zip(tags, batch.columns[:-1], strict=True)))
-                hits = pc.indices_nonzero(pc.is_in(keys, value_set=mine))
-                found[0].append(keys.take(hits))
-                found[1].append(batch.column(len(tags)).take(hits).cast(HASH_TYPE))
-                found[2].append(pc.add(hits.cast(pa.int64()), start))
-                start += batch.num_rows
-        keys, hashes, positions = (pa.concat_arrays(parts) for parts in found)
-        index = pa.nulls(stream.num_rows, pa.int32()) if mine is None else pc.index_in(mine, value_set=keys)
-        return index, hashes, positions
+        tags = list(stream.tag_columns)
+        mine = self._tags_of(stream) if {*tags, names.INPUT_HASH} <= set(self._source.schema.names) else None
+        if mine is None:
+            return pa.nulls(stream.num_rows, pa.int32()), pa.array([], HASH_TYPE), pa.array([], pa.int64())
+        found = rows_among(self._hashed(tags), _FOUND, mine)
+        keys, hashes, positions = (one_array(column) for column in found.columns)
+        return pc.index_in(mine, value_set=keys), hashes, positions
+
+    def _hashed(self, tags: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield the hash of the tags, the input hash and the position of each row."""
+        start = 0
+        for batch in self._source.scan([*tags, names.INPUT_HASH]):
+            keys = hash_rows(dict(zip(tags, batch.columns[:-1], strict=True)))
+            positions = pc.add(count_up(batch.num_rows), start)
+            yield pa.RecordBatch.from_arrays([keys, batch.columns[-1].cast(HASH_TYPE), positions], schema=_FOUND)
+            start += batch.num_rows
 
     def _tags_of(self, stream: PacketStream) -> pa.Array | None:
         """Hash the tags of a stream in the types that they have in the table; `None` where a type takes them not all."""

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 import pyarrow as pa
 
 from orcapod_dagster.core import columns as names
-from orcapod_dagster.core.arrow import count_up, first_of_each, pc
+from orcapod_dagster.core.arrow import count_up, first_of_each, pc, rows_among
 from orcapod_dagster.core.casting import one_array
 from orcapod_dagster.core.contexts import (
     CONTEXT_FIELDS,
@@ -294,10 +294,8 @@ class ResultCache:
         if few(hashes, source):
             found = source.find(names.INPUT_HASH, hashes, present)[1]
         else:
-            keys = hashes.cast(pa.binary())
-            found = pa.Table.from_batches(
-                [batch.filter(pc.is_in(batch.column(0), value_set=keys)) for batch in source.scan(present)]
-            )
+            schema = pa.schema([source.schema.field(name) for name in present])
+            found = rows_among(source.scan(present), schema, hashes)
         if names.ENVIRONMENT_HASH not in present:
             found = found.append_column(ENVIRONMENT_FIELD, pa.nulls(found.num_rows, ENVIRONMENT_FIELD.type))
         found = found.sort_by([(names.TIMESTAMP, "descending")])

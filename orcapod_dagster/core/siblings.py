@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 import pyarrow as pa
 
 from orcapod_dagster.core import columns as names
-from orcapod_dagster.core.arrow import pc
+from orcapod_dagster.core.arrow import pc, rows_among
 from orcapod_dagster.core.casting import one_array
 from orcapod_dagster.core.databases.base import ArrowDatabase
+from orcapod_dagster.core.errors import LakeError
 from orcapod_dagster.core.hashing import HASH_TYPE
 from orcapod_dagster.core.reasons import named
 from orcapod_dagster.core.result_cache import few
@@ -18,6 +20,7 @@ from orcapod_dagster.core.sources import TableSource
 
 VERSION_CHANGED: Final = "the version changed"
 OUTPUTS_CHANGED: Final = "the output columns changed"
+_log = logging.getLogger(__name__)
 _URI: Final = 4
 _WANTED: Final = (names.INPUT_HASH, names.TIMESTAMP, names.DURATION)
 
@@ -40,14 +43,16 @@ def results_elsewhere(
         hashes: input hashes, no two alike.
         outputs: the function's output columns.
 
-    Raises:
-        StorageError: the storage refused.
+    Results that cannot be read are left out with a warning: a reason is no reason to fail a run that does not need them.
     """
     found: list[pa.Table] = []
-    for path, source in _siblings(database, tuple(record_path)):
-        rows = _records(source, hashes)
-        reason = _reason(path, tuple(record_path), source.schema, outputs)
-        found.append(rows.append_column("reason", pa.repeat(reason, rows.num_rows)))
+    try:
+        for path, source in _siblings(database, tuple(record_path)):
+            rows = _records(source, hashes)
+            reason = _reason(path, tuple(record_path), source.schema, outputs)
+            found.append(rows.append_column("reason", pa.repeat(reason, rows.num_rows)))
+    except LakeError:
+        _log.warning("Other versions of %s cannot be read, so no reason says what changed.", record_path, exc_info=True)
     if not found:
         return Elsewhere(pa.nulls(len(hashes), pa.string()), pa.nulls(len(hashes), pa.float64()))
     newest = pa.concat_tables(found).sort_by([(names.TIMESTAMP, "descending")])
@@ -74,9 +79,7 @@ def _records(source: TableSource, hashes: pa.Array) -> pa.Table:
         found = source.find(names.INPUT_HASH, hashes, _WANTED)[1]
     else:
         schema = pa.schema([source.schema.field(name) for name in _WANTED])
-        keys = hashes.cast(schema.field(names.INPUT_HASH).type)
-        batches = (batch.filter(pc.is_in(batch.column(0), value_set=keys)) for batch in source.scan(_WANTED))
-        found = pa.Table.from_batches(batches, schema=schema)
+        found = rows_among(source.scan(_WANTED), schema, hashes)
     return found.set_column(0, names.INPUT_HASH, found[names.INPUT_HASH].cast(HASH_TYPE))
 
 

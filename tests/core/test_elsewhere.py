@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from orcapod_dagster.core import PythonPacketFunction, ResultCache
+from orcapod_dagster.core.arrow import rows_among
 from orcapod_dagster.core.databases import DeltaTableDatabase, InMemoryArrowDatabase
 from orcapod_dagster.core.earlier_rows import EarlierRows
 from orcapod_dagster.core.outcomes import OutcomeLog
@@ -108,3 +109,26 @@ def test_tags_that_the_table_cannot_hold(tmp_path: Path) -> None:
     assert texts(pa.array([1.5, 2.0]), table) == [None, None]
     assert texts(pa.array([1, 2], pa.int8()), table) == ["the input changed", "its stored result is gone"]
     assert texts(pa.array([1, 2], pa.int64()), table.drop_columns(["id"])) == [None, None]
+
+
+def test_many_rows_are_found_in_batches() -> None:
+    """Rows among many values are found in their order, whatever the sizes of batches and values."""
+    schema = pa.schema([("key", pa.binary()), ("at", pa.int64())])
+    table = pa.table([[b"%d" % (i % 97) for i in range(1_000)], range(1_000)], schema=schema)
+    for size, wanted in ((7, 3), (100, 50), (1, 97), (1_000, 1), (10, 0)):
+        values = pa.array([b"%d" % i for i in range(wanted)], pa.binary())
+        found = rows_among(table.to_batches(max_chunksize=size), schema, values)
+        assert found["at"].to_pylist() == [i for i in range(1_000) if i % 97 < wanted]
+    assert rows_among([], schema, pa.array([b"1"])).num_rows == 0
+
+
+def test_a_broken_table_beside_fails_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Results of another version that cannot be read are warned of, and the run goes on without that reason."""
+    database = DeltaTableDatabase(str(tmp_path / "lake"))
+    old = PythonPacketFunction(work, "y", version="v0.0")
+    run(database, old)
+    for file in Path(database.uri(("results", *old.uri))).glob("*.parquet"):
+        file.write_bytes(b"no parquet")
+    plan = run(database, PythonPacketFunction(work, "y", version="v1.0"))
+    assert plan.reasons.counts() == {"no earlier result": 3}
+    assert "cannot be read" in caplog.text
