@@ -168,7 +168,7 @@ class _Planner:
         if self._options.rows is not None:
             stream = stream.where(self._options.rows)
         stream.refuse_unclear_tags()
-        pod = self._desk.pod(spec)
+        pod = self._desk.planning_pod(spec, partition)
         plan = pod.plan(stream, force=self._options.force)
         report = PlanReport.of(plan, pod)
         return report, bool(report.would_compute) or (

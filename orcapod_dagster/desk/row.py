@@ -216,7 +216,7 @@ def _row(desk: Desk, asset: Any, tags: Mapping[str, Any], partition: str | None)
         refused=hashed.invalid.get(0), table_row=table_row_of(desk, spec, tags, partition),
         result=current, other_results=others, outcome=None if outcomes is None else outcomes.slice(0, 1),
         logs=PacketLogs(pod.cache.database, log_path(spec.function.uri)).read(hashed.hashes),
-        next_run=_next_run(plan), _spec=spec, positional=positional, keyword=keyword,
+        next_run=next_run(plan), _spec=spec, positional=positional, keyword=keyword,
     )  # fmt: skip
 
 

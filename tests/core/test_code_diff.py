@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
 import pytest
 
 from orcapod_dagster.core.code_diff import CodeChange, PartChange, code_changes, part_changes, to_markdown, to_text
@@ -62,7 +64,7 @@ def test_length_is_bounded() -> None:
 @pytest.mark.parametrize("hostile", ["```\n# out", "\x1b[31mred", "a\x00b", "\ud800", "````` `` "])
 def test_source_cannot_leave_its_block(hostile: str) -> None:
     """Backquotes in source do not end the block it stands in; control characters are shown by their escapes."""
-    stored = StoredCode("m:0", "f", "abc", {"body": "0"}, {"body": "x = 1"})
+    stored = StoredCode("m:0", "f", "abc", {"body": "0"}, {"body": "x = 1"}, dt.datetime.now(dt.UTC))
     parts = part_changes(stored, code(body__=f"x = '''{hostile}'''"))
     shown = to_markdown([CodeChange("m:0", 1, "abc", parts)])
     block = shown[shown.index("diff\n") :].splitlines()
