@@ -147,7 +147,7 @@ class AssetTable:
         said = self._standing_commit()
         if said is None:
             return None
-        stamp = self._stamp(stream)
+        stamp = self._stamp(stream, self._pod.cache.state())
         if not covers(stamp.pop(IDENTITY), str(said.get(IDENTITY, ""))) or any(
             said.get(key) != value for key, value in stamp.items()
         ):
@@ -168,11 +168,11 @@ class AssetTable:
             return None
         return str(said[DATA_VERSION])
 
-    def _stamp(self, stream: PacketStream) -> dict[str, str]:
+    def _stamp(self, stream: PacketStream, store_state: str) -> dict[str, str]:
         columns = [*kept_columns(self._spec, stream), "", *self._spec.function.output_keys]
         return {
             IDENTITY: self._pod.identity(),
-            STORE_STATE: self._pod.cache.state(),
+            STORE_STATE: store_state,
             COLUMNS: json.dumps(columns),
         }
 
@@ -192,8 +192,13 @@ class AssetTable:
             schema, schema.empty_table().to_reader, unchanged=True, custom_metadata={DATA_VERSION: data_version}
         )
 
-    def write(self, assembly: Assembly) -> AssetWrite:
-        """Return what the IO manager is to write; nothing where the table holds these rows in whatever order."""
+    def write(self, assembly: Assembly, store_state: str) -> AssetWrite:
+        """Return what the IO manager is to write; nothing where the table holds these rows in whatever order.
+
+        Args:
+            assembly: the rows.
+            store_state: of the result store, from before its results were looked at.
+        """
         digested = [*assembly.kept, *assembly.outputs, names.RECORD_ID]
         values, records = _digests(assembly.scan(digested), len(assembly.kept))
         current, unchanged = self._current, False
@@ -206,7 +211,7 @@ class AssetTable:
             standing = _digests(current.scan(digested), len(assembly.kept))
             unchanged = [one.content_hash() for one in standing] == [values.content_hash(), records.content_hash()]
         said: dict[str, str] = {
-            **self._stamp(assembly.stream),
+            **self._stamp(assembly.stream, store_state),
             DATA_VERSION: str(values.content_hash()),
             PART: self._part,
             TAGS: json.dumps(list(assembly.stream.tag_columns)),

@@ -89,6 +89,8 @@ def materialize_packets(
     limit_hours = getattr(context.resources, RESULT_STORE_KEY).recompute_limit_hours
     refuse_recompute(context, spec.key, Recomputation.of(plan), limit_hours, options)
     report = pod.compute(plan, _Progress(context))
+    # Before the results are looked at: what others store from here on is no part of this table.
+    store_state = pod.cache.state()
     stream, snapshot, positions = pod.assemble(plan, report)
     metadata = _metadata(context, spec, pod, plan.variation, plan.stream, report)
     metadata |= shown.guarded(lambda: shown.code_changes(pod.code_changes(plan)))
@@ -103,7 +105,7 @@ def materialize_packets(
     if report.failed:
         context.log.warning(f"{report.failed:,} packets failed; the rest is materialized. See orcapod/failures.")
     assembly = Assembly.of(spec, stream, snapshot, positions)
-    write = table.write(assembly)
+    write = table.write(assembly, store_state)
     metadata |= shown.guarded(lambda: shown.preview(assembly.first_rows()))
     metadata["orcapod/unchanged"] = write.unchanged
     if write.unchanged:

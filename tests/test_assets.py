@@ -15,6 +15,7 @@ from deltalake import DeltaTable, QueryBuilder
 
 from orcapod_dagster import SkipPacket, packet_asset, packet_function, packet_function_of, packet_resources
 from orcapod_dagster.core.errors import DefinitionError, InputError, PacketFailuresError
+from orcapod_dagster.core.pod import FunctionPod
 
 ROWS = pa.table(
     {"reading_id": pa.array([1, 2, 3], pa.int32()), "fahrenheit": [32.0, 212.0, None], "site": ["a", "b", "b"]}
@@ -510,3 +511,32 @@ def test_the_data_version_of_a_range_is_of_the_rows_that_stand_after_a_run_of_on
     of_two, of_one = versions("a", "b", 2), versions("a", "b", 1)
     versions("a", "a", 2)
     assert versions("a", "b", 2) == of_two != of_one
+
+
+def test_what_another_run_stores_meanwhile_is_not_overlooked(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forced run that stores a result while another run assembles the table: the run after them brings it to the table."""
+    value = [1]
+
+    def current(x: int) -> int:
+        return value[0]
+
+    asset = packet_asset(current, inputs="readings", tag_columns=["reading_id"], output_keys=["y"], match="version")
+
+    def rows(count: int) -> dg.AssetsDefinition:
+        return make_upstream(lambda: pa.table({"reading_id": list("abc"[:count]), "x": list(range(count))}))
+
+    lake.run(rows(3), asset)
+    assemble = FunctionPod.assemble
+
+    def late(pod: FunctionPod, *arguments: Any) -> Any:
+        monkeypatch.setattr(FunctionPod, "assemble", assemble)
+        found = assemble(pod, *arguments)
+        value[0] = 2
+        lake.run(rows(2), asset, config={"force": True, "rows": "reading_id = 'a'"})
+        return found
+
+    monkeypatch.setattr(FunctionPod, "assemble", late)
+    lake.run(rows(2), asset)
+    assert lake.table("current")["y"].to_pylist() == [1, 1]
+    lake.run(rows(2), asset)
+    assert sorted(lake.table("current")["y"].to_pylist()) == [1, 2]

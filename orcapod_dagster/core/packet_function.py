@@ -201,7 +201,9 @@ class PythonPacketFunction:
         return environment_of(self.get_function_code().libraries)
 
     def _identity_options(self) -> dict[str, Any]:
-        return {"own_code": self.own_code, "depends_on": self.depends_on, "ignore": self.ignore}
+        # The fields of a record type name themselves; the order of its fields decides nothing.
+        outputs = self.output_keys if self._record_type is None else ()
+        return {"own_code": self.own_code, "depends_on": self.depends_on, "ignore": self.ignore, "outputs": outputs}
 
     def get_function_variation_data(self) -> dict[str, str]:
         """Return what the function is: its name, signature hash, content hash and git hash."""

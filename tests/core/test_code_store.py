@@ -117,3 +117,27 @@ def test_results_of_before_there_was_the_column(tmp_path: Path) -> None:
     assert (report.computed, report.reasons) == (3, {"the environment changed": 3})
     assert ENVIRONMENT_FIELD.name in old.source(("r",)).schema.names
     assert run(old, function, match="environment").cached == 3
+
+
+@pytest.mark.parametrize("kind", ["memory", "delta"])
+def test_swapped_output_keys_are_another_function(kind: str, tmp_path: Path) -> None:
+    """Names of outputs in another order take no values of each other, are named as the cause, and share one table."""
+    database = InMemoryArrowDatabase() if kind == "memory" else DeltaTableDatabase(str(tmp_path / "lake"))
+    function = loaded("def work(x: int) -> tuple[int, int]:\n    return x, -x\n", tmp_path)
+    source = PacketStream.open([StreamInput("n", MemorySource(pa.table({"id": [1], "x": [5]})), {})], ("id",), {})
+
+    def outputs(keys: list[str]) -> tuple[Any, Any]:
+        packet_function = PythonPacketFunction(function, keys, function_name="work")
+        pod = FunctionPod(packet_function, ResultCache(database, ("r",)), OutcomeLog(database, ("o",)))
+        plan = pod.plan(source)
+        pod.compute(plan)
+        records = database.source(("r",))
+        assert records is not None
+        return plan.reasons.counts(), pa.Table.from_batches(records.scan(["lo", "hi"])).to_pylist()
+
+    assert outputs(["lo", "hi"]) == ({"no earlier result": 1}, [{"lo": 5, "hi": -5}])
+    reasons, rows = outputs(["hi", "lo"])
+    assert reasons == {"the code changed: outputs": 1}
+    assert sorted(row["lo"] for row in rows) == [-5, 5]
+    assert all(row["hi"] == -row["lo"] for row in rows)
+    assert outputs(["lo", "hi"])[0] == {}

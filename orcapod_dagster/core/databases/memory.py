@@ -23,7 +23,9 @@ class InMemoryArrowDatabase(ArrowDatabase):
         """Add records, at once visible."""
         table = open_records().read_all()
         with self._lock:
-            self._tables[tuple(path)].append(table)
+            tables = self._tables[tuple(path)]
+            known = tables[0].column_names if tables else table.column_names
+            tables.append(table.select(known) if set(known) == set(table.column_names) else table)
 
     def flush(self) -> None:
         """Do nothing: records are visible as soon as they are appended."""

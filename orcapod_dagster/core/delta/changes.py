@@ -7,7 +7,10 @@ No row value reaches an error text.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Literal
+
+import pyarrow as pa
 
 from orcapod_dagster.core.delta.schemas import add_columns, refuse_difference, refuse_folders, schema_difference
 from orcapod_dagster.core.delta.superseding import Superseded, supersede
@@ -34,7 +37,7 @@ def append(
 
     Args:
         uri: the table; it is created, under a lock, where it is missing.
-        open_reader: gives the rows; opened twice, once for the schema.
+        open_reader: gives the rows; opened twice, once for the schema. Columns may be in another order than the table's.
         storage_options: as deltalake takes them.
         properties: table properties, set when it is created.
         custom_metadata: stored with the commit.
@@ -50,6 +53,9 @@ def append(
     schema = open_reader().schema
     table = open_table(uri, storage_options)
     refuse_folders(uri, table)
+    if table is not None and schema.names != (names := table_schema(table).names) and set(schema.names) == set(names):
+        open_reader = partial(_in_order, open_reader, names)
+        schema = open_reader().schema
     difference = [] if table is None else schema_difference(table_schema(table), schema)
     if _only_new(difference) and evolve == "add":
         add_columns(uri, schema, storage_options)
@@ -114,6 +120,12 @@ def replace(
     write.takes_schema = where is None
     write.evolves = where is None and evolve == "overwrite"
     return write.run(open_reader, lambda current: supersede(uri, current, where, storage_options, plain_columns))
+
+
+def _in_order(open_reader: OpenReader, names: Sequence[str]) -> pa.RecordBatchReader:
+    reader = open_reader()
+    schema = pa.schema([reader.schema.field(name) for name in names])
+    return pa.RecordBatchReader.from_batches(schema, (batch.select(list(names)) for batch in reader))
 
 
 def _only_new(difference: Sequence[str]) -> bool:

@@ -48,6 +48,7 @@ def function_content_hash(
     own_code: Sequence[Any] = (),
     depends_on: Sequence[Any] | Mapping[str, Any] = (),
     ignore: Sequence[str] = (),
+    outputs: Sequence[str] = (),
 ) -> str:
     """Return the hash of the code and constants that decide a function's result.
 
@@ -59,11 +60,12 @@ def function_content_hash(
         depends_on: further functions, values, files (`Path`) and environment variables (`EnvironmentVariable`,
             `dagster.EnvVar`) that decide the result; a mapping names them as the warnings do.
         ignore: names, as the parts and warnings give them, that do not count.
+        outputs: what the values of a returned tuple are called, in their order, which decides what each column holds.
 
     Raises:
         DefinitionError: `ignore` names what the function does not refer to; a file of `depends_on` is not there.
     """
-    code = function_code(function, own_code=own_code, depends_on=depends_on, ignore=ignore)
+    code = function_code(function, own_code=own_code, depends_on=depends_on, ignore=ignore, outputs=outputs)
     owner = _name_of(function)
     for name, sentence in code.reports.items():
         if (owner, name) not in _reported:
@@ -82,7 +84,7 @@ def code_parts(function: Callable[..., Any], **options: Any) -> Mapping[str, Cod
 
     Args:
         function: as for `function_content_hash`.
-        options: `own_code`, `depends_on` and `ignore`, as for `function_content_hash`.
+        options: `own_code`, `depends_on`, `ignore` and `outputs`, as for `function_content_hash`.
     """
     return function_code(function, **options).parts
 
@@ -109,12 +111,13 @@ def function_code(
     own_code: Sequence[Any] = (),
     depends_on: Sequence[Any] | Mapping[str, Any] = (),
     ignore: Sequence[str] = (),
+    outputs: Sequence[str] = (),
     called: str | None = None,
 ) -> FunctionCode:
     """Return what a function's code is, in parts.
 
     Args:
-        function, own_code, depends_on, ignore: as for `function_content_hash`.
+        function, own_code, depends_on, ignore, outputs: as for `function_content_hash`.
         called: the code as it would be if the function had this name, in its own body; others may still call it by the name
             that it has. A function without source is taken as it is.
     """
@@ -126,6 +129,7 @@ def function_code(
     walk = CodeWalk(function, own_code, ignore, called)
     walk.run()
     declared = declare_all(walk, depends_on, owner)
+    walk.name_outputs(outputs)
     walk.finish()
     unknown = sorted(set(ignore) - walk.ignored)
     if unknown:

@@ -73,6 +73,11 @@ class CodeWalk(SourceWalk):
         self._put("declared", name, self._values.text(value, f"declared {name}"))
         self._drain()
 
+    def name_outputs(self, names: Sequence[str]) -> None:
+        """Count what the values that the function returns are called, where it returns several."""
+        if len(names) > 1:
+            self._put("outputs", "", repr(tuple(names)))
+
     # ------------------------------------------------------------------ parts and reports
 
     def _report_opaque(self, path: str, value: Any) -> None:
