@@ -19,7 +19,7 @@ from orcapod_dagster.core.acceptance import Acceptance, AcceptanceStore
 from orcapod_dagster.core.casting import unencoded_schema
 from orcapod_dagster.core.code_store import CodeStore
 from orcapod_dagster.core.databases.base import ArrowDatabase
-from orcapod_dagster.core.equivalence import Change, Related, equivalents, touches
+from orcapod_dagster.core.equivalence import Change, Related, equivalents, holds_for, touches
 from orcapod_dagster.core.hashing import PACKET_METHOD
 from orcapod_dagster.core.identity import text_but_for_return
 from orcapod_dagster.core.outcomes import OutcomeLog
@@ -131,7 +131,9 @@ class Counting:
     def _find_contents(self, content_hash: str, related: Sequence[RelatedTable]) -> frozenset[str]:
         function = self._function
         widened = any(one.widened for one in related)
-        accepted = [*AcceptanceStore(self._cache.database).standing(), *self._assumed]
+        called = [function.canonical_function_name, *function.formerly]
+        standing = AcceptanceStore(self._cache.database).standing()
+        accepted = [one for one in (*standing, *self._assumed) if holds_for(called, one)]
         if not accepted and not widened and not function.formerly:
             return frozenset([content_hash])
         codes = [function.get_function_code(), *map(function.get_function_code, function.formerly)]
@@ -139,9 +141,7 @@ class Counting:
         if not widened and not touches(current, accepted):
             return frozenset([content_hash, *current])
         store = CodeStore(self._cache.database)
-        known = {
-            one.content_hash: one for one in store.codes_of([function.canonical_function_name, *function.formerly])
-        }
+        known = {one.content_hash: one for one in store.codes_of(called)}
         bodies = {one.content_hash: one.sources.get("body") for one in known.values()}
         bodies |= {one.content_hash: one.parts["body"].source for one in codes if "body" in one.parts}
         digests = {one.content_hash: one.digests for one in known.values()}

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Final
 
 from orcapod_dagster.core.acceptance import PART, Acceptance, changes_between
 
 Digests = Mapping[str, str]
 Change = tuple[str | None, str | None]
+_SHARED: Final = frozenset({"helper", "class", "constant", "module", "import"})
+"""Kinds of parts whose names say which they are in any function; `closure n` is another in each."""
+
 Related = Callable[[str, str, Mapping[str, Change]], bool]
 """Tells of two versions, by content hash, and of what still differs, whether that counts as no difference."""
 
@@ -22,7 +26,8 @@ def equivalents(
 
     Two versions count as one where they were accepted as they are, or where every part that differs is covered: by changes
     that were accepted alone, which hold in any code, whichever way and one after another; or by changes that were accepted
-    together, which hold only together. All of this is symmetric, and transitive over the known versions.
+    together, which hold only together. All of this is symmetric, and transitive over the known versions. That a part is missing
+    is an end of such a chain, never its middle: what went and what came may have nothing in common.
 
     Args:
         current: content hash → digests of parts, of the code as it is; several where it may go by several names.
@@ -50,6 +55,20 @@ def equivalents(
     return frozenset(found)
 
 
+def holds_for(function_names: Collection[str], one: Acceptance) -> bool:
+    """Tell whether an acceptance speaks of a function.
+
+    Changes of parts that other functions name alike without having them in common (body, default, closure, argument, state,
+    wrapper, declared, unknown) hold only for the name that they were accepted for.
+
+    Args:
+        function_names: that it has and had.
+        one: the acceptance.
+    """
+    shared = all(part.partition(" ")[0] in _SHARED for part in one.changes)
+    return one.scope != PART or shared or one.function_name in function_names
+
+
 def touches(current: Mapping[str, Digests], accepted: Sequence[Acceptance]) -> bool:
     """Tell whether anything that was accepted begins or ends with code as it is; if not, no other version counts by it."""
     return any(_touches(content_hash, digests, one) for content_hash, digests in current.items() for one in accepted)
@@ -62,21 +81,37 @@ def _touches(content_hash: str, digests: Digests, one: Acceptance) -> bool:
 
 
 class _Groups:
-    """Digests of one part that count as one, by changes that were accepted alone."""
+    """Digests of one part that count as one, and those that count as none, by changes that were accepted alone."""
 
     def __init__(self, edits: Iterable[Mapping[str, Change]]) -> None:
-        self._above: dict[tuple[str, str | None], tuple[str, str | None]] = {}
+        self._above: dict[tuple[str, str], tuple[str, str]] = {}
+        ends: list[tuple[str, str]] = []
         for edit in edits:
             ((part, (before, after)),) = edit.items()
-            self._above[self.root((part, before))] = self.root((part, after))
+            if before is not None and after is not None:
+                self._above[self.root((part, before))] = self.root((part, after))
+            else:
+                ends += [(part, digest) for digest in (before, after) if digest is not None]
+        self._missing = {self.root(one) for one in ends}
 
-    def root(self, one: tuple[str, str | None]) -> tuple[str, str | None]:
+    def root(self, one: tuple[str, str]) -> tuple[str, str]:
         while (above := self._above.get(one, one)) != one:
             one = above
         return one
 
+    def covers(self, part: str, change: Change) -> bool:
+        """Tell whether a part may change so."""
+        return self.same(part, change) or any(
+            one is None and other is not None and self.root((part, other)) in self._missing
+            for one, other in (change, change[::-1])
+        )
+
     def same(self, part: str, change: Change) -> bool:
-        return self.root((part, change[0])) == self.root((part, change[1]))
+        """Tell whether two digests, or twice none, count as one."""
+        before, after = change
+        if before is None or after is None:
+            return before is after
+        return self.root((part, before)) == self.root((part, after))
 
 
 def _covered(
@@ -93,7 +128,7 @@ def _covered(
     left = {
         part: change
         for part, change in changes_between(digests[one], digests[other]).items()
-        if not groups.same(part, change)
+        if not groups.covers(part, change)
     }
     for edit in joint:
         for turned in (edit, {part: (after, before) for part, (before, after) in edit.items()}):

@@ -230,6 +230,49 @@ def test_a_withdrawal_names_one_that_holds(bench: Bench) -> None:
     assert "wrong after all" in str(one.withdrawn)
 
 
+CLOSURES = """
+def chunks(n):
+    def chunked(x: int) -> int:
+        return sum([x]) if n else x
+    return chunked
+
+
+def factor(n):
+    def times(x: int, by: int = N) -> int:
+        return x * n * by
+    return times
+
+
+chunked, times = chunks(N), factor(N)
+"""
+
+
+@pytest.mark.parametrize("part", ["closure n", "default by"])
+def test_a_part_that_names_no_function_is_accepted_for_its_own_alone(bench: Bench, part: str) -> None:
+    """`closure n` and `default by` of one function say nothing about what other functions call so; a former name is its own."""
+    text = CLOSURES.replace("sum([x]) if", "sum([x]) * by if").replace(
+        "def chunked(x: int)", "def chunked(x: int, by: int = 1)"
+    )
+    if part == "default by":
+        text = text.replace("by: int = 1", "by: int = N").replace("chunks(N), factor(N)", "chunks(7), factor(7)")
+    else:
+        text = text.replace("by: int = N", "by: int = 1")
+    before, after = text.replace("N", "2"), text.replace("N", "3")
+    for name in ("chunked", "times"):
+        bench.run(bench.function(before, name))
+    bench.accept(bench.function(before, "chunked"), bench.function(after, "chunked"), part)
+    contents = {
+        name: bench.pod(function).counting.contents(function.get_function_content_hash())
+        for name in ("chunked", "times")
+        for function in [bench.function(after, name)]
+    }
+    assert {name: len(found) for name, found in contents.items()} == {"chunked": 2, "times": 1}
+    assert bench.run(bench.function(after, "times"))[0].computed == 3
+    renamed = after.replace("chunked", "sliced")
+    function = bench.function(renamed, "sliced", formerly="chunked")
+    assert len(bench.pod(function).counting.contents(function.get_function_content_hash())) > 2
+
+
 # ---------------------------------------------------------------------------- former names
 
 
@@ -427,6 +470,12 @@ def _part(*changes: tuple[str, str | None, str | None]) -> Acceptance:
         ([_part(("h", "1", "2"), ("b", "1", "2"))], {"h": "2", "b": "1"}, False),
         ([_part(("h", "1", "3")), _part(("h", "3", "2"), ("b", "1", "2"))], {"h": "2", "b": "2"}, True),
         ([_part(("g", "1", "2"))], {"h": "1", "b": "1", "g": "1"}, False),
+        ([_part(("h", "1", None)), _part(("h", None, "2"))], {"h": "2", "b": "1"}, False),
+        ([_part(("h", "1", None)), _part(("h", None, "2"))], {"b": "1"}, True),
+        ([_part(("h", "1", "2")), _part(("h", "2", None))], {"b": "1"}, True),
+        ([_part(("h", None, "2")), _part(("h", "2", "1"))], {"b": "1"}, True),
+        ([_part(("h", None, "2")), _part(("h", "1", None), ("b", "1", "2"))], {"h": "2", "b": "2"}, False),
+        ([_part(("h", "3", None)), _part(("h", "1", "3"), ("b", "1", "2"))], {"b": "2"}, False),
     ],
 )
 def test_parts_that_are_covered(accepted: list[Acceptance], other: dict[str, str], same: bool) -> None:
