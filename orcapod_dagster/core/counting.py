@@ -117,7 +117,9 @@ class Counting:
 
     def _look(self) -> list[RelatedTable]:
         if self._related is None:
-            self._related = list(related_tables(self._cache, self._function))
+            # Without the code, nothing tells a wider type from another function; so the types must be the same.
+            widened = self._match in _BY_CODE
+            self._related = list(related_tables(self._cache, self._function, widened=widened))
             self._cache.beside = tuple(one.source for one in self._related)
             self._cache.beside_state = "+".join(one.state for one in self._related)
             self._cache.beside_schema = _target_schema(self._function)
@@ -173,12 +175,13 @@ def covers(now: str, said: str) -> bool:
     )
 
 
-def related_tables(cache: ResultCache, function: PythonPacketFunction) -> list[RelatedTable]:
+def related_tables(cache: ResultCache, function: PythonPacketFunction, *, widened: bool) -> list[RelatedTable]:
     """Open the tables of results of former names, and of such output types as have grown into those of now.
 
     Args:
         cache: of the function; a place that does not end in its `uri` has no further tables.
         function: as it is.
+        widened: whether those of other output types are asked for.
     """
     uri = function.uri
     if cache.record_path[-len(uri) :] != uri:
@@ -188,7 +191,9 @@ def related_tables(cache: ResultCache, function: PythonPacketFunction) -> list[R
     for name in dict.fromkeys([uri[0], *function.formerly]):
         for schema_hash in cache.database.children((*start, name)):
             other = (name, schema_hash, *uri[2:])
-            if other != uri and (one := _open(cache.database, start, other, target, uri)) is not None:
+            if other == uri or (uri[1] != schema_hash and not widened):
+                continue
+            if (one := _open(cache.database, start, other, target, uri)) is not None:
                 found.append(one)
     return found
 

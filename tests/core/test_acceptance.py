@@ -344,7 +344,7 @@ def test_the_hash_of_a_function_does_not_change_by_asking_for_another_name(bench
 
 
 @pytest.mark.parametrize(("old", "new"), [("int", "float"), ("int", "int | None"), ("float", "float | None")])
-@pytest.mark.parametrize("match", ["version", "content", "environment"])
+@pytest.mark.parametrize("match", ["content", "environment"])
 def test_results_of_a_narrower_type_are_cast(bench: Bench, old: str, new: str, match: MatchPolicy) -> None:
     """A wider return type casts what is stored; new results are stored in the new type beside it."""
     bench.run(
@@ -358,6 +358,17 @@ def test_results_of_a_narrower_type_are_cast(bench: Bench, old: str, new: str, m
     report, values = bench.run(bench.function(text), match, count=5)
     assert (report.computed, len(values)) == (2, 5)
     assert bench.run(bench.function(text), match, count=5)[0].computed == 0
+
+
+@pytest.mark.parametrize("match", ["version", "signature"])
+def test_a_wider_type_counts_only_where_the_code_is_asked_for(bench: Bench, match: MatchPolicy) -> None:
+    """Under policies that do not ask for the code, other code with a wider type is not served what the old one made."""
+    before = bench.function("def half(x: int) -> int:\n    return x // 2\n", "half")
+    assert bench.run(before, match)[1] == [0, 0, 1]
+    after = bench.function("def half(x: int) -> float:\n    return x / 2\n", "half")
+    report, values = bench.run(after, match)
+    assert (report.computed, values) == (3, [0.0, 0.5, 1.0])
+    assert bench.run(after, match)[0].computed == 0
 
 
 @pytest.mark.parametrize(("old", "new"), [("float", "int"), ("int | None", "int"), ("int", "str"), ("bool", "int")])
