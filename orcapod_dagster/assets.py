@@ -9,6 +9,7 @@ from typing import Any, Final, overload
 import dagster as dg
 
 from orcapod_dagster.core.columns import refuse_reserved
+from orcapod_dagster.core.counting import refuse_former_names
 from orcapod_dagster.core.errors import DefinitionError
 from orcapod_dagster.core.identity import function_signature_hash
 from orcapod_dagster.core.packet_function import PythonPacketFunction
@@ -272,6 +273,7 @@ def _check(spec: PacketAssetSpec) -> None:
         )
     if spec.match not in MATCH_POLICIES:
         raise DefinitionError(f"{owner}: match={spec.match!r} is none of {', '.join(map(repr, MATCH_POLICIES))}.")
+    refuse_former_names(function, spec.match, owner)
     if spec.capture < 0:
         raise DefinitionError(f"{owner}: capture={spec.capture} is no number of bytes; give True, False or a number.")
     if spec.on_error not in ("raise", "continue"):

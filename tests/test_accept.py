@@ -293,6 +293,14 @@ def test_a_renamed_asset_finds_its_results(project: Project) -> None:
     assert project.table("better").to_pyarrow_table().num_rows == 5
 
 
+@pytest.mark.parametrize("match", ["version", "signature"])
+def test_formerly_is_refused_at_the_definition_where_the_code_is_not_asked_for(project: Project, match: str) -> None:
+    """An asset of a policy that does not ask for the code cannot be defined with a former name."""
+    text = WORK.replace("work", "better")
+    with pytest.raises(DefinitionError, match=r"'better': formerly=\['work'\] does not go with match="):
+        project.asset(text, "better", formerly="work", match=match)
+
+
 def test_without_formerly_a_renamed_asset_is_a_new_one(project: Project) -> None:
     """The name is the identity, unless one says what it was."""
     project.run(project.asset(WORK))

@@ -20,6 +20,7 @@ from orcapod_dagster.core.casting import unencoded_schema
 from orcapod_dagster.core.code_store import CodeStore
 from orcapod_dagster.core.databases.base import ArrowDatabase
 from orcapod_dagster.core.equivalence import Change, Related, equivalents, holds_for, touches
+from orcapod_dagster.core.errors import DefinitionError
 from orcapod_dagster.core.hashing import PACKET_METHOD
 from orcapod_dagster.core.identity import text_but_for_return
 from orcapod_dagster.core.outcomes import OutcomeLog
@@ -55,6 +56,9 @@ class Counting:
         cache, outcomes: of the function; these are told which further tables to read.
         match: the policy.
         assumed: acceptances that are taken to hold beside those of the lake.
+
+    Raises:
+        DefinitionError: as `refuse_former_names`.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class Counting:
         match: MatchPolicy,
         assumed: Sequence[Acceptance] = (),
     ) -> None:
+        refuse_former_names(function, match, function.canonical_function_name)
         self._assumed = tuple(assumed)
         self._function = function
         self._cache = cache
@@ -164,6 +169,23 @@ class Counting:
             return set(left) == {"body"} and (found := text(one)) is not None and found == text(other)
 
         return related
+
+
+def refuse_former_names(function: PythonPacketFunction, match: MatchPolicy, owner: str) -> None:
+    """Refuse former names under a policy that does not ask for the code.
+
+    Args:
+        function: as it is. match: the policy. owner: whom a message names.
+
+    Raises:
+        DefinitionError: the function has former names, and by the policy whatever is called so now would count as it.
+    """
+    if function.formerly and match not in _BY_CODE:
+        raise DefinitionError(
+            f"{owner}: formerly={list(function.formerly)} does not go with match={match!r}, which does not ask for the code: results "
+            "of any function that bears the former name, now or later, would be taken for its own. Give match='content' or "
+            "'environment', or leave formerly out."
+        )
 
 
 def covers(now: str, said: str) -> bool:

@@ -279,7 +279,7 @@ def test_a_part_that_names_no_function_is_accepted_for_its_own_alone(bench: Benc
 RECURSIVE = "def fact(x: int) -> int:\n    return 1 if x < 2 else x * fact(x - 1)\n"
 
 
-@pytest.mark.parametrize("match", ["version", "signature", "content", "environment"])
+@pytest.mark.parametrize("match", ["content", "environment"])
 @pytest.mark.parametrize("text", [RECURSIVE, WORK.replace("work", "fact")])
 def test_a_renamed_function_finds_its_results(bench: Bench, match: MatchPolicy, text: str) -> None:
     """A pure rename with `formerly` recomputes nothing, also where the function calls itself; new results are its own."""
@@ -292,6 +292,14 @@ def test_a_renamed_function_finds_its_results(bench: Bench, match: MatchPolicy, 
     assert values == bench.run(bench.function(text, "fact"), match)[1]
     assert bench.run(again, match, count=5)[0].computed == 2
     assert bench.run(again, match, count=5)[0].computed == 0
+
+
+@pytest.mark.parametrize("match", ["version", "signature"])
+def test_former_names_are_refused_where_the_code_is_not_asked_for(bench: Bench, match: MatchPolicy) -> None:
+    """By a name alone, results of other code that bears it now would be taken."""
+    function = bench.function(WORK.replace("def work", "def works"), "works", formerly="work")
+    with pytest.raises(DefinitionError, match=r"works: formerly=\['work'\] does not go with match="):
+        bench.pod(function, match)
 
 
 def test_the_old_record_is_found_with_its_id_time_and_context(bench: Bench) -> None:
