@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from orcapod_dagster.accepting import accepted, withdraw
+from orcapod_dagster.accepting import accepted, own_table, withdraw
 from orcapod_dagster.core.acceptance import Acceptance
 from orcapod_dagster.core.accepting import Proposal, propose
 from orcapod_dagster.core.errors import AcceptanceError
@@ -33,7 +33,7 @@ def add_accept_commands(
     made = command("accept", asset, _accept, text)
     made.add_argument(
         "--from", dest="from_code", metavar="HASH",
-        help="the earlier version, or 6 or more digits of it; default the newest stored one that does not count yet",
+        help="the earlier version, or 6 or more digits of it; default that of the newest rows of its table that do not count",
     )  # fmt: skip
     made.add_argument(
         "--part", action="append", default=[], metavar="PART",
@@ -59,7 +59,7 @@ def _accept(chosen: Any) -> int:
         database = desk.resource(RESULT_STORE_KEY, desk.asset(spec.key)).database()
         proposal = propose(
             spec.function, database, match=spec.match, from_code=chosen.from_code, parts=chosen.part,
-            commits=chosen.commits,
+            commits=chosen.commits, table=lambda: own_table(spec.key, desk.lake_table(spec.key, desk.asset(spec.key))),
         )  # fmt: skip
         _say(proposal.describe())
         _say(f"{proposal.count():,} packets have a stored result that does not count now, and would.")

@@ -200,6 +200,67 @@ def test_another_parameter_is_no_edit_to_accept(project: Project) -> None:
         accept(edited, reason="x", **project.lake)
 
 
+FACTORY = """
+def make(n):
+    def scaled(x: int) -> int:
+        return x * n
+    return scaled
+
+
+one, two = make(1), make(2)
+"""
+
+
+def test_the_default_is_what_made_the_rows_of_the_asset(project: Project) -> None:
+    """Of two assets whose functions have one name, each is accepted from its own version, though the other's is newer."""
+    one, two = project.asset(FACTORY, "one", key="one"), project.asset(FACTORY, "two", key="two")
+    project.run(one)
+    project.run(two)
+    text = FACTORY.replace("x * n", "n * x")
+    edited = project.asset(text, "one", key="one")
+    (made,) = accept(edited, reason="the product commutes", resources=project.resources)
+    assert made.from_content_hash == one.packet_asset_spec.function.get_function_content_hash()  # type: ignore[attr-defined]
+    shown = project.run(edited)["one"]
+    assert (shown["orcapod/packets_computed"], shown["orcapod/packets_cached"]) == (0, 3)
+    assert project.table("one").to_pyarrow_table()["y"].to_pylist() == [0, 1, 2]
+    with pytest.raises(AcceptanceError, match=r"does not count yet and made rows of the asset's table; name another"):
+        accept(edited, reason="x", **project.lake)
+    (made,) = accept(project.asset(text, "two", key="two"), reason="the product commutes", **project.lake)
+    assert made.from_content_hash == two.packet_asset_spec.function.get_function_content_hash()  # type: ignore[attr-defined]
+
+
+def test_without_a_table_the_earlier_version_is_named(project: Project) -> None:
+    """An asset that was never materialized does not take another's version; the message lists what there is to name."""
+    one = project.asset(FACTORY, "one", key="one")
+    project.run(one)
+    stored = one.packet_asset_spec.function.get_function_content_hash()  # type: ignore[attr-defined]
+    two = project.asset(FACTORY, "two", key="two")
+    with pytest.raises(AcceptanceError, match=rf"no table with rows yet.*--from.*{stored}"):
+        accept(two, reason="as told", **project.lake)
+    assert accepted(**project.lake) == []
+    assert project.computed(two) == 3
+    (made,) = accept(two, from_code=stored, reason="on purpose", **project.lake)
+    assert made.from_content_hash == stored
+
+
+def test_the_newest_rows_of_a_table_tell_the_default(project: Project) -> None:
+    """Of several versions in one table, that of the newest rows comes first, then the one before."""
+    first, second = project.asset(WORK), project.asset(HELPER)
+    project.run(first)
+    accept(second, reason="one", **project.lake)
+    project.rows = 4
+    project.run(second)
+    (undo,) = accepted(**project.lake)
+    withdraw(undo.acceptance_id, reason="for the test", **project.lake)
+    third = project.asset(BODY)
+    found = [accept(third, reason="two", **project.lake)[0].from_content_hash for _ in range(2)]
+    assert found == [
+        asset.packet_asset_spec.function.get_function_content_hash()  # type: ignore[attr-defined]
+        for asset in (second, first)
+    ]
+    assert project.computed(third) == 0
+
+
 def test_a_version_of_another_function_is_refused(project: Project) -> None:
     """Code of another function is no earlier version, for by such a bridge two versions of either would count as one."""
     other = WORK.replace("work", "other")

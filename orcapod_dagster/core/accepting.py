@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import getpass
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+import pyarrow as pa
+
+from orcapod_dagster.core import columns as names
 from orcapod_dagster.core.acceptance import (
     COMMITS,
     FUNCTION,
@@ -26,6 +29,7 @@ from orcapod_dagster.core.git import commits_between
 from orcapod_dagster.core.identity import parameters_in
 from orcapod_dagster.core.packet_function import PythonPacketFunction, source_file
 from orcapod_dagster.core.result_cache import MatchPolicy, ResultCache
+from orcapod_dagster.core.sources import TableSource
 
 _RANGE: Final = re.compile(r"([0-9a-fA-F]{4,64})\.\.([0-9a-fA-F]{4,64})?")
 _DIGITS: Final = 6
@@ -98,6 +102,7 @@ def propose(
     database: ArrowDatabase,
     *,
     match: MatchPolicy = "content",
+    table: Callable[[], TableSource | None] = lambda: None,
     from_code: str | None = None,
     parts: Sequence[str] = (),
     commits: str | None = None,
@@ -108,14 +113,15 @@ def propose(
         function: as it is now, which is what an earlier version is accepted as.
         database: of the results.
         match: as the asset declares it.
-        from_code: content hash of the earlier version, or the first 6 or more of its hexadecimal digits; default the newest that
-            is stored and does not count yet.
+        table: opens the asset's own table, None where it has none.
+        from_code: content hash of the earlier version, or the first 6 or more of its hexadecimal digits; default the one that made
+            the newest rows of the asset's own table that do not count yet.
         parts: only these parts, together and in every function: keys as a run's reason names them (`"helper steps.scale"`).
         commits: `"<X>..<Y>"`: the version in force at commit X and all that were first seen after it up to Y; `"<X>.."` up to now.
 
     Raises:
-        AcceptanceError: there is no such version, or none that differs; or its parameters have other names, so no stored result
-            could count.
+        AcceptanceError: there is no such version, or none that differs; nothing tells which of several it is; or its parameters
+            have other names, so no stored result could count.
     """
     if commits is not None and (from_code is not None or parts):
         raise AcceptanceError("Give a range of commits, or a version or parts; not both.")
@@ -126,7 +132,7 @@ def propose(
         pairs = _pairs_of_commits(function, known, current, commits)
         return Proposal(function, database, match, COMMITS, (), tuple(pairs))
     before = (
-        _newest(function, database, known, current, parts)
+        _default(function, database, known, current, parts, versions_in(table()))
         if from_code is None
         else _named_by(function, store, known, from_code)
     )
@@ -146,23 +152,56 @@ def user() -> str:
         raise AcceptanceError("The system does not tell who you are. Give a name (who=..., --who).") from None
 
 
-def _newest(
+def versions_in(table: TableSource | None) -> list[str]:
+    """Return the content hashes of the code that made the rows of an asset's table, that of the newest row first.
+
+    Args:
+        table: of the asset; None, and one that no packet asset wrote, give none.
+    """
+    columns = [names.CONTENT_HASH, names.TIMESTAMP]
+    if table is None or not set(columns) <= set(table.schema.names):
+        return []
+    newest: dict[str, Any] = {}
+    for batch in table.scan(columns):
+        code, at = batch.columns
+        rows = pa.table({"code": code.cast(pa.string()), "at": at}).group_by("code").aggregate([("at", "max")])
+        for one in rows.drop_null().to_pylist():
+            newest[one["code"]] = max(one["at_max"], newest.get(one["code"], one["at_max"]))
+    return sorted(newest, key=newest.__getitem__, reverse=True)
+
+
+def _default(
     function: PythonPacketFunction,
     database: ArrowDatabase,
     known: Sequence[StoredCode],
     current: StoredCode,
     parts: Sequence[str],
+    made: Sequence[str],
 ) -> StoredCode:
+    """Return the version that made the newest rows of the asset's table that do not count; other assets' functions may have the name."""
     counting = Counting(function, ResultCache(database, ("results", *function.uri)), None, "content")
     counted = counting.contents(current.content_hash)
-    for one in reversed(known):
-        differs = changes_between(one.digests, current.digests)
-        if one.content_hash not in counted and set(parts) <= differs.keys():
-            return one
-    what = f" in which {', '.join(parts)} is another" if parts else ""
+    eligible = {
+        one.content_hash: one
+        for one in known
+        if one.content_hash not in counted and set(parts) <= changes_between(one.digests, current.digests).keys()
+    }
+    found = [eligible[content_hash] for content_hash in made if content_hash in eligible]
+    if found:
+        return found[0]
+    name = function.canonical_function_name
+    if not eligible or made:
+        what = f" in which {', '.join(parts)} is another" if parts else ""
+        rows = " and made rows of the asset's table; name another by from_code (--from)" if eligible else ""
+        raise AcceptanceError(
+            f"{name}: no earlier version is stored{what} that does not count yet{rows}. {_listed(known)}"
+        )
+    (first, *others) = eligible.values()
+    if not others and first.function_name in function.formerly:
+        return first
     raise AcceptanceError(
-        f"{function.canonical_function_name}: no earlier version is stored{what} that does not count yet. "
-        + _listed(known)
+        f"{name}: the asset has no table with rows yet, so nothing tells which earlier version is its own; another asset's function may "
+        f"have the same name. Name it by from_code (--from). {_listed(list(eligible.values()))}"
     )
 
 
