@@ -28,7 +28,7 @@ from orcapod_dagster.core import delta
 from orcapod_dagster.core.asset_write import PART
 from orcapod_dagster.core.columns import INPUT_HASH, RECORD_ID
 from orcapod_dagster.core.databases.delta import DeltaTableDatabase
-from orcapod_dagster.core.paths import results_root
+from orcapod_dagster.core.paths import RESULTS_FOLDER, results_root
 from orcapod_dagster.core.predicates import Equals
 
 ROWS: Final = 100
@@ -133,8 +133,11 @@ class Grown:
                 for fragment in delta.dataset(table).get_fragments()
                 if fragment.path.endswith(newest)
             ]
+            place = log.parent.relative_to(root).parts
+            if place[0] == RESULTS_FOLDER and place[1] != "results":
+                continue  # what the code was, say: it does not grow with each run
             said = {k: v for k, v in delta.last_commit_metadata(table).items() if k in _SAID}
-            if "results" in log.parent.relative_to(root).parts:
+            if place[0] == RESULTS_FOLDER:
                 place = log.parent.relative_to(results_root(root)).parts
                 self._results.append((place, rows))
             else:
