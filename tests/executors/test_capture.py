@@ -67,6 +67,38 @@ def test_everything_is_as_before(capture: Capture) -> None:
     assert set(Path("/dev/fd").iterdir()) == descriptors
 
 
+@pytest.mark.parametrize("stubborn", [False, True])
+def test_an_interrupt_in_async_rows_leaves_the_streams(stubborn: bool) -> None:
+    """After Ctrl-C in async rows the streams lead where they led, and still do when the row that ran then has ended."""
+    code = (
+        "import asyncio, os, signal, sys, threading, time\n"
+        "from orcapod_dagster.core.executors import slices\n"
+        "from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor\n"
+        "from orcapod_dagster.testing.executors import make_batches\n"
+        f"slices._CLOSE_SECONDS = {0.1 if stubborn else 20.0}\n"
+        "def state(): return [os.fstat(n).st_ino for n in (1, 2)], sys.stdout, sys.stderr\n"
+        "before, ended, began = state(), [], time.monotonic()\n"
+        "async def work(x):\n"
+        "    print('row', x)\n"
+        "    if x == 1: os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(0.6)\n"
+        "    ended.append(x)\n"
+        "    await asyncio.sleep(0)\n"
+        "try: list(LocalPythonFunctionExecutor().run_rows(work, make_batches(range(9)), capture=100, slice_seconds=60))\n"
+        "except KeyboardInterrupt: pass\n"
+        "assert time.monotonic() - began < 10\n"
+        f"assert ended == {[0] if stubborn else [0, 1]}, ended\n"
+        "assert state() == before\n"
+        "time.sleep(1.5)\n"
+        "assert state() == before\n"
+        "assert ended == [0, 1], ended\n"
+        "print('after')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "row 0\nrow 1\nafter\n"
+
+
 def test_no_descriptor_and_no_thread_stays() -> None:
     """When the run is over, or given up, its spools, handles and thread are gone."""
 

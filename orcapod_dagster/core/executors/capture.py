@@ -172,8 +172,8 @@ class Capture(NoCapture):
 
     def take(self, row: int) -> float:
         """Read it from the spools, and from what was kept apart."""
-        if self._pid != os.getpid():
-            return time.perf_counter()  # a child that the function forked
+        if not self._running or self._pid != os.getpid():
+            return time.perf_counter()  # the slice was given up while this row ran; or a child that the function forked
         self._watch.forget()
         now = time.time()
         apart = self._apart.pop(self._first + row, None) or _Apart(self._limit)
@@ -188,7 +188,7 @@ class Capture(NoCapture):
     def close(self) -> None:
         """Pass on what is left; nothing is captured from now on."""
         self._stop.set()
-        if self._pump is not None and self._pid == os.getpid():
+        if self._pump is not None and self._pump.is_alive():  # in a child that was forked it is not
             self._pump.join()
         self._watch.close()
         self._out.close()

@@ -13,6 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import Future, wait
 from itertools import repeat
 from typing import Any, Final, NamedTuple, Self
 
@@ -63,14 +64,33 @@ class EventLoopThread:
         self.close()
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """Run a coroutine to its end and return its value; it sees the caller's context variables."""
-        if self._loop is None:
-            self._loop = self._start()
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        """Run a coroutine to its end and return its value; it sees the caller's context variables.
+
+        When the caller is interrupted, the coroutine is cancelled and its end waited for, for it uses what the caller takes down;
+        a row that does not end in time is left behind.
+        """
+        loop = self._loop = self._loop or self._start()
+        future = Future[Any]()
+        tasks: list[asyncio.Task[Any]] = []
+
+        def start() -> None:
+            tasks.append(loop.create_task(coroutine))
+            tasks[0].add_done_callback(functools.partial(_settle, future))
+
+        def cancel() -> None:
+            for task in tasks:
+                task.cancel()
+            if not tasks:  # the interrupt came before it was begun
+                coroutine.close()
+                _cancelled(future)
+
         try:
+            loop.call_soon_threadsafe(start)
             return future.result()
         except BaseException:
-            future.cancel()
+            if not future.done():
+                loop.call_soon_threadsafe(cancel)
+                wait([future], _CLOSE_SECONDS)
             raise
 
     def close(self) -> None:
@@ -100,6 +120,22 @@ class EventLoopThread:
                     loop.run_forever()
                 except (KeyboardInterrupt, SystemExit):
                     continue  # raised by a task; whoever awaits that task gets it when the loop goes on
+
+
+def _settle(future: Future[Any], task: asyncio.Task[Any]) -> None:
+    """Give the end of a task to the thread that waits for it."""
+    error = None if task.cancelled() else task.exception()
+    if task.cancelled():
+        _cancelled(future)
+    elif error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(task.result())
+
+
+def _cancelled(future: Future[Any]) -> None:
+    future.cancel()
+    future.set_running_or_notify_cancel()  # else `wait` would not know
 
 
 def run_slice(

@@ -121,23 +121,26 @@ class Spool:
 
     def restore(self) -> None:
         """Lead both back to where they led before, whatever the function did to them."""
-        if self._original is None:
-            return
-        setattr(sys, self.name, self._previous)
-        _flush(self._previous)
         with self._lock:
+            if self._original is None:
+                return
+            setattr(sys, self.name, self._previous)
+            _flush(self._previous)
             self._show()
             os.dup2(self._original, self.number)
             os.close(self._original)
             self._original = None
 
     def reinstate(self) -> None:
-        """Lead both here again, where the function led them elsewhere."""
-        setattr(sys, self.name, self.stream)
-        with contextlib.suppress(OSError):
-            if os.path.sameopenfile(self.file, self.number):
+        """Lead both here again, where the function led them elsewhere; nothing once they were restored, by whatever thread."""
+        with self._lock:
+            if self._original is None:
                 return
-        os.dup2(self.file, self.number)
+            setattr(sys, self.name, self.stream)
+            with contextlib.suppress(OSError):
+                if os.path.sameopenfile(self.file, self.number):
+                    return
+            os.dup2(self.file, self.number)
 
     def take(self) -> str:
         """Return what the packet wrote that ends here, cut in its middle where it is too much."""
