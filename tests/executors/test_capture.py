@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import errno
 import io
 import logging
@@ -97,6 +99,32 @@ def test_an_interrupt_in_async_rows_leaves_the_streams(stubborn: bool) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "row 0\nrow 1\nafter\n"
+
+
+@pytest.mark.parametrize("row", [1, 40])
+def test_what_an_earlier_run_left_running_is_nobodys(row: int, capfd: pytest.CaptureFixture[str]) -> None:
+    """What a thread of an async packet prints and logs while another run's packets run is shown, and is none of theirs."""
+    go, said = threading.Event(), threading.Event()
+
+    def talk() -> None:
+        go.wait()
+        print("left over")
+        logging.getLogger("capture.tests").warning("left over")
+        said.set()
+
+    async def leave(x: int) -> None:
+        if x == row:
+            threading.Thread(target=contextvars.copy_context().run, args=(talk,), daemon=True).start()
+
+    async def work(x: int) -> None:
+        go.set()
+        await asyncio.to_thread(said.wait)
+        print("own", x)
+
+    list(LocalPythonFunctionExecutor().run_rows(leave, make_batches(range(50)), capture=100))
+    results = list(LocalPythonFunctionExecutor().run_rows(work, make_batches(range(3)), capture=100))
+    assert [(e.row, e.text) for r in results for e in r.logs] == [(x, f"own {x}\n") for x in range(3)]
+    assert capfd.readouterr().out.count("left over") == 1
 
 
 def test_no_descriptor_and_no_thread_stays() -> None:

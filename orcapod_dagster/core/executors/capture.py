@@ -58,6 +58,19 @@ class LogEntry(NamedTuple):
     text: str
 
 
+class Packets:
+    """Numbers packets, and knows to which of them a context belongs: over all captures that share one, no two have one number.
+
+    Attributes:
+        context: a number, `ASIDE`, or None for the packet that runs.
+        next: the first number that no packet has.
+    """
+
+    def __init__(self) -> None:
+        self.context: ContextVar[int | None] = ContextVar("orcapod_packet", default=None)
+        self.next = 0
+
+
 class NoCapture:
     """Keeps nothing; `Capture` does.
 
@@ -101,7 +114,8 @@ class Capture(NoCapture):
         limit: how many bytes are kept of what one packet writes to a stream, and of what it logs.
         files: descriptors of the spools, where another process made them to read them when this one is dead.
         marks: memory of four int64 where that process finds, per stream, where the packet began and what was passed on.
-        packet: says to which packet a context belongs: a number, `ASIDE`, or None for the one that runs.
+        packets: numbers them, where other captures of this process do so, too: what an earlier one's packet left running may
+            print while this one's run, and is then nobody's.
         levels: of loggers, where they are not this process's own to say.
         show_records: whether records that no handler takes are shown, as Python does it.
     """
@@ -112,7 +126,7 @@ class Capture(NoCapture):
         *,
         files: Sequence[int] | None = None,
         marks: memoryview | None = None,
-        packet: ContextVar[int | None] | None = None,
+        packets: Packets | None = None,
         levels: Mapping[str, int] | None = None,
         show_records: bool = True,
     ) -> None:
@@ -120,13 +134,14 @@ class Capture(NoCapture):
         out, err = files or (open_spool(), open_spool())
         self._limit = limit
         self._marks = marks
-        self._packet = packet or ContextVar[int | None]("orcapod_packet", default=None)
+        self._packets = packets or Packets()
+        self._context = self._packets.context
         self._out = Spool(1, STDOUT, out, limit=limit, on_change=self._mark, divert=self._divert)
         self._err = Spool(2, STDERR, err, limit=limit, on_change=self._mark, divert=self._divert)
         self._tap = RecordTap(self._keep_record, self._err.aside if show_records else None, levels or {})
         self._records = RecordEnds(limit)
         self._apart: dict[int, _Apart] = {}
-        self._first, self._next = 0, 0
+        self._first = self._packets.next
         self._entries: list[LogEntry] = []
         self._kept = 0
         self._pid = os.getpid()
@@ -145,7 +160,7 @@ class Capture(NoCapture):
     @contextmanager
     def slice(self) -> Generator[list[LogEntry], None, None]:
         """Lead the process's output to the spools within the block."""
-        self._entries, self._kept, self._first = [], 0, self._next
+        self._entries, self._kept, self._first = [], 0, self._packets.next
         if self._pump is None:
             _unbuffer()
             self._pump = threading.Thread(target=self._pump_on, name="orcapod-capture", daemon=True)
@@ -166,9 +181,12 @@ class Capture(NoCapture):
 
     def begin(self, row: int) -> None:
         """Number packets on over all slices, for what one of an earlier slice left running must not count as another's."""
+        if not self._running:  # the slice was given up, and what goes on is nobody's
+            self._context.set(ASIDE)
+            return
         number = self._first + row
-        self._next = max(self._next, number + 1)
-        self._packet.set(number)
+        self._packets.next = max(self._packets.next, number + 1)
+        self._context.set(number)
 
     def take(self, row: int) -> float:
         """Read it from the spools, and from what was kept apart."""
@@ -198,7 +216,7 @@ class Capture(NoCapture):
 
     def _divert(self, spool: Spool, text: str) -> bool:
         """Keep what is printed in the context of a packet with that packet; everything else goes through the spool."""
-        number = self._packet.get()
+        number = self._context.get()
         if number is None or not self._running:
             return False
         spool.aside(text.encode("utf-8", "backslashreplace"))
@@ -207,7 +225,7 @@ class Capture(NoCapture):
         return True
 
     def _keep_record(self, record: Record) -> None:
-        number = self._packet.get()
+        number = self._context.get()
         if number is None:
             if not self._records:
                 self._watch.ring()

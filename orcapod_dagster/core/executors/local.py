@@ -9,7 +9,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from contextvars import ContextVar, copy_context
+from contextvars import copy_context
 from typing import Any, Final
 
 from orcapod_dagster.core.errors import ExecutorError
@@ -20,7 +20,7 @@ from orcapod_dagster.core.executors.base import (
     row_failures,
     row_logs,
 )
-from orcapod_dagster.core.executors.capture import ASIDE, Capture
+from orcapod_dagster.core.executors.capture import ASIDE, Capture, Packets
 from orcapod_dagster.core.executors.last_words import LastWords
 from orcapod_dagster.core.executors.slices import (
     EventLoopThread,
@@ -38,7 +38,7 @@ class _Output:
     """A process has one stdout, so one slice at a time has it captured."""
 
     lock: Final = threading.Lock()
-    packet: Final[ContextVar[int | None]] = ContextVar("orcapod_packet", default=None)
+    packets: Final = Packets()
     owner: int | None = None
 
 
@@ -112,7 +112,7 @@ def _captured(limit: int) -> Generator[Capture, None, None]:
     try:
         files = (open_spool(), open_spool())
         words = LastWords.try_beside(files)
-        capture = Capture(limit, files=files, marks=words and words.marks, packet=_Output.packet)
+        capture = Capture(limit, files=files, marks=words and words.marks, packets=_Output.packets)
     except OSError as error:
         _give_back(files if capture is None else (), words)
         raise ExecutorError(
@@ -156,8 +156,8 @@ def _run_slice(
         finally:
             _Output.owner = None
             _Output.lock.release()
-    if threading.get_ident() == _Output.owner or _Output.packet.get() is not None:
+    if threading.get_ident() == _Output.owner or _Output.packets.context.get() is not None:
         return run(None)
     context = copy_context()
-    context.run(_Output.packet.set, ASIDE)
+    context.run(_Output.packets.context.set, ASIDE)
     return context.run(run, None)
