@@ -91,6 +91,11 @@ def materialize_packets(
     report = pod.compute(plan, _Progress(context))
     # Before the results are looked at: what others store from here on is no part of this table.
     store_state = pod.cache.state()
+    if report.lost_logs:
+        context.log.warning(
+            f"{report.lost_logs:,} entries of what packets printed and logged are not in the log table, which could not be "
+            f"written ({report.lost_logs_reason}). The results of these packets are stored."
+        )
     stream, snapshot, positions = pod.assemble(plan, report)
     metadata = _metadata(context, spec, pod, plan.variation, plan.stream, report)
     metadata |= shown.guarded(lambda: shown.code_changes(pod.code_changes(plan)))

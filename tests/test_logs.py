@@ -254,6 +254,30 @@ def test_logs_are_durable_before_their_results(tmp_path: Path, monkeypatch: pyte
     assert len(set(again["run_id"].to_pylist())) == 2
 
 
+def test_a_log_table_that_cannot_be_written_fails_no_step(tmp_path: Path) -> None:
+    """Where something stands in the way of the log table, results are stored, and one warning says why logs are not."""
+    (tmp_path / ".orcapod").mkdir()
+    (tmp_path / ".orcapod" / "logs").write_text("in the way")
+
+    def prints(x: int) -> int:
+        print(x)
+        return x
+
+    asset = asset_of(prints)
+    with dg.instance_for_test() as instance:
+        done = run(tmp_path, asset, instance=instance)
+        said = [
+            one for one in instance.all_logs(done.run_id) if one.level == logging.WARNING and one.step_key == "spoken"
+        ]
+    assert done.success
+    assert DeltaTable(str(tmp_path / "spoken")).to_pyarrow_table().num_rows == 4
+    (warning,) = said
+    assert warning.user_message.startswith("4 entries of what packets printed and logged are not in the log table")
+    (tmp_path / ".orcapod" / "logs").unlink()
+    run(tmp_path, asset)
+    assert read_logs(asset, str(tmp_path)).num_rows == 0
+
+
 def test_tags_of_every_type_stand_as_text() -> None:
     """Numbers, times, nulls, bytes and nested values are texts in the tag map, and rows and columns are not confused."""
     table = pa.table(

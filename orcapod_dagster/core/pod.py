@@ -110,6 +110,7 @@ class PodReport:
         failures: the first failures, with their rows. seconds: since the run began.
         unsettled: rows that were computed without a result, in arrays of `int64`.
         accepted: content hash of another version of the code → rows with a result of it; known once the table is assembled.
+        lost_logs: entries of the log table that could not be written. lost_logs_reason: of the first of them.
     """
 
     total: int
@@ -123,6 +124,8 @@ class PodReport:
     failures: list[Outcome] = field(default_factory=list[Outcome])
     unsettled: list[pa.Array] = field(default_factory=list[pa.Array])
     accepted: Mapping[str, int] = field(default_factory=dict[str, int])
+    lost_logs: int = 0
+    lost_logs_reason: str = ""
 
     @property
     def done(self) -> int:
@@ -555,7 +558,11 @@ class FunctionPod:
             if self._logs is not None:
                 entries = [entry for chunk in chunks for entry in chunk.logs]
                 records = pa.Array.from_buffers(HASH_TYPE, len(rows), [None, pa.py_buffer(ids)])
-                self._logs.store(entries, plan.stream, plan.hashes, rows, records, contexts[key])
+                try:
+                    self._logs.store(entries, plan.stream, plan.hashes, rows, records, contexts[key])
+                except Exception as error:  # noqa: BLE001  # whatever it is, results are worth more than their logs
+                    report.lost_logs += len(entries)
+                    report.lost_logs_reason = report.lost_logs_reason or f"{type(error).__name__}: {error}"
             start = 0
             for batch in outputs:  # one, unless a column has more bytes than one array holds
                 end = start + batch.num_rows

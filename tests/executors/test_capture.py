@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import datetime as dt
 import errno
 import io
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -353,6 +355,73 @@ def test_a_record_that_cannot_be_formatted_is_kept(capture: Capture) -> None:
     found = [e.text for e in logs_of(capture, work, 1)]
     assert found == ["'%s' (ValueError while it was formatted)", "'%d %d' (TypeError while it was formatted)"]
     logging.getLogger("capture.tests").propagate = True
+
+
+def test_strange_records_are_kept(capture: Capture) -> None:
+    """Messages without a `repr`, times that are none, and levels that are no text fail no packet; their text says so."""
+
+    class Broken:
+        def __repr__(self) -> str:
+            raise ValueError("no text")
+
+    previous = logging.getLogRecordFactory()
+    times: list[Any] = [dt.datetime(2024, 1, 1, tzinfo=dt.UTC), 1e18, math.nan, "now", 5]
+
+    def make(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = previous(*args, **kwargs)
+        record.__dict__.update(created=times[args[5][0]], levelname=30)
+        return record
+
+    def work(x: int) -> None:
+        if x == 5:
+            logger.warning(Broken())
+        elif x < 5:
+            logger.warning("%d", x)
+
+    logger = logging.getLogger("capture.tests")
+    handlers, logger.handlers, logger.propagate = logger.handlers, [logging.NullHandler()], False
+    try:
+        logging.setLogRecordFactory(make)
+        results = run_slice(work, (list(range(5)),), {}, 0, 5, 60.0, None, capture)
+        logging.setLogRecordFactory(previous)
+        broken = run_slice(work, ([5],), {}, 0, 1, 60.0, None, capture)
+    finally:
+        logging.setLogRecordFactory(previous)
+        logger.handlers, logger.propagate = handlers, True
+    assert not results.failures
+    assert not broken.failures
+    texts = [entry.text for entry in results.logs]
+    assert texts[0] == "0\n(created=datetime.datetime(2024, 1, 1, 0, 0, tzinfo=datetime.timezone.utc) is no time)"
+    assert texts[1:] == [
+        "1\n(created=1e+18 is no time)",
+        "2\n(created=nan is no time)",
+        "3\n(created='now' is no time)",
+        "4",
+    ]
+    assert {entry.level for entry in results.logs} == {"30"}
+    assert results.logs[4].time == 5.0
+    assert [entry.text for entry in broken.logs] == [f"<{Broken.__qualname__}> (ValueError while it was formatted)"]
+
+
+def test_a_handler_that_raises_fails_no_step(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A filter of this process that raises at a record of a worker is shown as `logging` shows such errors."""
+
+    def refuse(record: logging.LogRecord) -> bool:
+        raise ValueError("a broken filter")
+
+    logger = logging.getLogger("capture.tests")
+    logger.addFilter(refuse)
+    try:
+        work = logging.LoggerAdapter(logger).warning
+        results = list(
+            ProcessPoolExecutor(1).run_rows(lambda x: work("row %d", x), make_batches(range(2)), capture=1000)
+        )
+    finally:
+        logger.removeFilter(refuse)
+    assert sum(len(r.outputs) for r in results) == 2
+    assert "a broken filter" in capfd.readouterr().err
 
 
 def test_records_of_workers_go_to_the_handlers_of_this_process(

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from orcapod_dagster.core.executors.ends import Record
+
+# The years 1 to 9999, which readers of tables know, in seconds.
+_FIRST_TIME: Final = -62_135_596_800
+_LAST_TIME: Final = 253_402_300_799
 
 
 class RecordTap:
@@ -82,9 +87,9 @@ class RecordTap:
             self._making.discard(thread)
         # `makeLogRecord` makes one without a name, for a record that was made elsewhere; and a factory of the function's may
         # call this one twice.
-        if self._active and record.name and record is not self._newest:
+        if self._active and record is not self._newest and getattr(record, "name", None):
             self._newest = record
-            self._keep(Record(record.levelname, record.name, record.created, _text_of(record)))
+            self._keep(_kept(record))
         return record
 
 
@@ -98,12 +103,40 @@ class _LastResort(logging.Handler):
             self._show(f"{_text_of(record)}\n".encode())
 
 
+def _kept(record: logging.LogRecord) -> Record:
+    """Return what is kept of a record; what is no time is said in its text, and the time is now."""
+    text, created = _text_of(record), getattr(record, "created", None)
+    if not isinstance(created, (int, float)) or not _FIRST_TIME <= created <= _LAST_TIME:
+        text, created = f"{text}\n(created={_shown(created)} is no time)", time.time()
+    return Record(_plain(getattr(record, "levelname", "")), _plain(record.name), float(created), text)
+
+
 def _text_of(record: logging.LogRecord) -> str:
     """Return message and traceback; what formats them is the function's, and may raise anything."""
     try:
-        text = record.getMessage()
+        text = _plain(record.getMessage())
     except Exception as error:  # noqa: BLE001
-        text = f"{record.msg!r:.200} ({type(error).__name__} while it was formatted)"
-    if record.exc_info and record.exc_info[1] is not None:
-        text += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+        text = f"{_shown(getattr(record, 'msg', None))} ({type(error).__name__} while it was formatted)"
+    try:
+        if record.exc_info and record.exc_info[1] is not None:
+            text += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
+    except Exception as error:  # noqa: BLE001
+        text += f"\n(no traceback: {type(error).__name__} while it was formatted)"
+    return _plain(text)
+
+
+def _shown(value: object) -> str:
+    """Return the beginning of a value's `repr`, or its class, where that raises."""
+    try:
+        return _plain(repr(value))[:200]
+    except Exception:  # noqa: BLE001
+        return f"<{type(value).__qualname__}>"
+
+
+def _plain(value: object) -> str:
+    """Return a `str` without lone surrogates."""
+    try:
+        text = value if isinstance(value, str) else str(value)
+        return str.encode(text, "utf-8", "backslashreplace").decode("utf-8")
+    except Exception:  # noqa: BLE001
+        return f"<{type(value).__qualname__}>"

@@ -47,7 +47,11 @@ def pass_on(logs: Iterable[LogEntry], *, streams: bool) -> None:
             logger = logging.getLogger(entry.logger)
             level = logging.getLevelNamesMapping().get(entry.level or "", logging.INFO)
             if logger.isEnabledFor(level):
-                logger.handle(_record_of(entry, level))
+                record = _record_of(entry, level)
+                try:
+                    logger.handle(record)
+                except Exception:  # noqa: BLE001  # filters and handlers may raise anything, and it is no packet's failure
+                    logging.Handler().handleError(record)
         elif streams:
             _show(getattr(sys, entry.stream, None), entry.text)
 
