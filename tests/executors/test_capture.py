@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import pytest
 
 from orcapod_dagster.core.errors import ExecutorError
@@ -28,6 +29,7 @@ from orcapod_dagster.core.executors.capture import Capture, LogEntry
 from orcapod_dagster.core.executors.ends import Record, RecordEnds, TextEnds
 from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor
 from orcapod_dagster.core.executors.process_pool import ProcessPoolExecutor
+from orcapod_dagster.core.executors.row_worker import make_worker
 from orcapod_dagster.core.executors.slices import run_slice
 from orcapod_dagster.core.executors.spool import open_spool
 from orcapod_dagster.testing.executors import make_batches
@@ -144,6 +146,20 @@ def test_no_descriptor_and_no_thread_stays() -> None:
         next(results)
         results.close()
     assert count() == before
+
+
+def test_a_closed_worker_leaves_nothing() -> None:
+    """A worker of a function that a process no longer keeps gives back its spools, handles and threads, its loop's, too."""
+
+    async def work(x: int) -> None:
+        print(x)
+
+    before = len(list(Path("/dev/fd").iterdir())), threading.active_count()
+    worker = make_worker(cloudpickle.dumps(work), "cloudpickle", (100, {}))
+    worker.run(cloudpickle.dumps((([1, 2],), {}, 2)), 60.0)
+    assert (len(list(Path("/dev/fd").iterdir())), threading.active_count()) > before
+    worker.close()
+    assert (len(list(Path("/dev/fd").iterdir())), threading.active_count()) == before
 
 
 def test_what_stood_for_stdout_before_gets_it(capture: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

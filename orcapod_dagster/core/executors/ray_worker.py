@@ -18,7 +18,7 @@ def make_task() -> Callable[..., bytes]:
         if key not in loaded:
             # A worker process keeps few functions: what one holds, such as a model, may be large.
             while len(loaded) > 1:
-                del loaded[next(iter(loaded))]
+                loaded.pop(next(iter(loaded))).close()
             make_worker, function, order = ray.get(payload[0])
             loaded[key] = ray.cloudpickle.loads(make_worker)(function, "ray.cloudpickle", order)
         return loaded[key].run(rows, seconds)

@@ -53,6 +53,12 @@ class RowWorker:
         columns, keywords, length = self._pickler.loads(rows)
         return self._pack(run_slice(self._function, columns, keywords, 0, length, seconds, self._loop, self._capture))
 
+    def close(self) -> None:
+        """Give back the descriptors and threads of the capture, and the event loop."""
+        self._loop.close()
+        if self._capture is not None:
+            self._capture.close()
+
     def _pack(self, result: SliceResult) -> bytes:
         """Pickle a result as plain tuples; an output that cannot be pickled is its row's failure alone."""
         packed = self._try_dumps(result.outputs)
