@@ -518,6 +518,35 @@ def test_a_child_that_the_function_forked_does_not_answer_for_it(tmp_path: Path)
     assert done.stderr == "[0, 1, 2]\n"
 
 
+def test_a_forked_child_logs_while_the_parent_passes_on() -> None:
+    """A child that was forked while output was passed on can log and print; what it says is kept once, and shown once."""
+    code = (
+        "import logging, os, sys, time\n"
+        "from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor\n"
+        "from orcapod_dagster.testing.executors import make_batches\n"
+        "def work(x):\n"
+        "    os.write(2, b'e' * 300_000)\n"
+        "    time.sleep(0.8)\n"  # the pump waits for the reader now, and has the lock
+        "    if os.fork() == 0:\n"
+        "        logging.getLogger('child').warning('from child')\n"
+        "        print('printed', flush=True)\n"
+        "        os._exit(0)\n"
+        "    for _ in range(100):\n"
+        "        if os.waitpid(-1, os.WNOHANG)[0]: return True\n"
+        "        time.sleep(0.1)\n"
+        "results = list(LocalPythonFunctionExecutor().run_rows(work, make_batches([1]), capture=1_000_000))\n"
+        "assert [r.outputs for r in results] == [[True]]\n"
+        "kept = {e.stream: e.text.lstrip('e') for r in results for e in r.logs}\n"
+        "assert kept == {'stdout': 'printed\\n', 'stderr': 'from child\\n'}, kept\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert process.stderr.read(1) == "e"
+    time.sleep(2)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, out, err.lstrip("e")) == (0, "printed\n", "from child\n"), err[-2000:]
+
+
 def test_ends_of_texts_and_records() -> None:
     """Of pieces of any size the beginning and the end are kept, and what is cut is counted; what fits is whole."""
     for size in (1, 3, 7, 50, 1000):

@@ -24,6 +24,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final, NamedTuple
+from weakref import WeakSet
 
 from orcapod_dagster.core.executors.ends import Record, RecordEnds, TextEnds
 from orcapod_dagster.core.executors.log_records import RecordTap
@@ -64,11 +65,19 @@ class Packets:
     Attributes:
         context: a number, `ASIDE`, or None for the packet that runs.
         next: the first number that no packet has.
+        captures: those that are open; they are switched off in children that the process forks.
     """
 
     def __init__(self) -> None:
         self.context: ContextVar[int | None] = ContextVar("orcapod_packet", default=None)
         self.next = 0
+        self.captures: WeakSet[Capture] = WeakSet()
+        if hasattr(os, "register_at_fork"):  # not on every platform
+            os.register_at_fork(after_in_child=self._forked)
+
+    def _forked(self) -> None:
+        for capture in self.captures:
+            capture.forked()
 
 
 class NoCapture:
@@ -156,10 +165,21 @@ class Capture(NoCapture):
         self._watch.forget()
         self.asked = self.quick + 0.75 * _quickest(lambda: self.heard(0, 1))
         self._mark()
+        self._packets.captures.add(self)
+
+    def forked(self) -> None:
+        """Keep nothing in this process, a child that was forked: what it prints goes to the spool, where its parent sees it."""
+        self._running = False
+        self._tap.forked()
+        self._out.forked()
+        self._err.forked()
 
     @contextmanager
     def slice(self) -> Generator[list[LogEntry], None, None]:
         """Lead the process's output to the spools within the block."""
+        if self._pid != os.getpid():
+            yield []
+            return
         self._entries, self._kept, self._first = [], 0, self._packets.next
         if self._pump is None:
             _unbuffer()
@@ -205,6 +225,7 @@ class Capture(NoCapture):
 
     def close(self) -> None:
         """Pass on what is left; nothing is captured from now on."""
+        self._packets.captures.discard(self)
         self._stop.set()
         if self._pump is not None and self._pump.is_alive():  # in a child that was forked it is not
             self._pump.join()

@@ -76,6 +76,12 @@ class RecordTap:
         if logging.lastResort is self._resort:
             logging.lastResort = self._previous_resort
 
+    def forked(self) -> None:
+        """Keep no more in a child that was forked; there Python itself shows records that no handler takes."""
+        self._active = False
+        if logging.lastResort is self._resort:
+            logging.lastResort = self._previous_resort
+
     def _make(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
         thread = threading.get_ident()
         if thread in self._making and self._base is not None:

@@ -106,6 +106,12 @@ class Spool:
         self._original: int | None = None
         self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
         self._lock = threading.RLock()  # what is written on may log, and a signal may come
+        self._is_child = False
+
+    def forked(self) -> None:
+        """Leave it to the parent of this process, a child that was forked, to pass on; another thread had the lock, maybe."""
+        self._lock = threading.RLock()
+        self._is_child = True
 
     def redirect(self) -> None:
         """Lead the descriptor, and the stream of `sys`, here."""
@@ -175,6 +181,8 @@ class Spool:
             self._write_on(data)
 
     def _show(self) -> None:
+        if self._is_child:
+            return
         end = os.lseek(self.file, 0, os.SEEK_END)
         if end < self.shown:  # the function has cut its stdout, and what stands there now is new
             self.start = self.shown = self._freed = self._flooded = 0
