@@ -395,7 +395,8 @@ def test_strange_records_are_kept(capture: Capture) -> None:
             logger.warning("%d", x)
 
     logger = logging.getLogger("capture.tests")
-    handlers, logger.handlers, logger.propagate = logger.handlers, [logging.NullHandler()], False
+    quiet: list[logging.Handler] = [logging.NullHandler()]
+    handlers, logger.handlers, logger.propagate = logger.handlers, quiet, False
     try:
         logging.setLogRecordFactory(make)
         results = run_slice(work, (list(range(5)),), {}, 0, 5, 60.0, None, capture)
