@@ -41,6 +41,7 @@ class Assembly:
         kept: tags and carried columns. outputs: the function's columns.
         schema: of the asset table.
         contexts: finds the context columns of a row. positions: where each row's result stands among the stored ones.
+        store_state: `ResultCache.state` as of these results; empty where there are none at all.
     """
 
     stream: PacketStream
@@ -49,6 +50,7 @@ class Assembly:
     schema: pa.Schema
     contexts: ContextReader
     positions: pa.Array
+    store_state: str
 
     @classmethod
     def of(
@@ -75,7 +77,8 @@ class Assembly:
         rename = {column: HIDDEN + column for column in source.schema.names}
         whole = stream.beside(StreamInput("results", source, rename), positions)
         reader = ContextReader(source)
-        return cls(whole, kept, tuple(spec.function.output_keys), pa.schema(fields), reader, positions)
+        state = "" if snapshot is None else snapshot.state
+        return cls(whole, kept, tuple(spec.function.output_keys), pa.schema(fields), reader, positions, state)
 
     def scan(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yield rows in the input's order, without context columns."""
@@ -147,7 +150,7 @@ class AssetTable:
         said = self._standing_commit()
         if said is None:
             return None
-        stamp = self._stamp(stream, self._pod.cache.state())
+        stamp = self._stamp(stream, self._pod.counting.state())
         if not covers(stamp.pop(IDENTITY), str(said.get(IDENTITY, ""))) or any(
             said.get(key) != value for key, value in stamp.items()
         ):
@@ -192,13 +195,8 @@ class AssetTable:
             schema, schema.empty_table().to_reader, unchanged=True, custom_metadata={DATA_VERSION: data_version}
         )
 
-    def write(self, assembly: Assembly, store_state: str) -> AssetWrite:
-        """Return what the IO manager is to write; nothing where the table holds these rows in whatever order.
-
-        Args:
-            assembly: the rows.
-            store_state: of the result store, from before its results were looked at.
-        """
+    def write(self, assembly: Assembly) -> AssetWrite:
+        """Return what the IO manager is to write; nothing where the table holds these rows in whatever order."""
         digested = [*assembly.kept, *assembly.outputs, names.RECORD_ID]
         values, records = _digests(assembly.scan(digested), len(assembly.kept))
         current, unchanged = self._current, False
@@ -211,7 +209,7 @@ class AssetTable:
             standing = _digests(current.scan(digested), len(assembly.kept))
             unchanged = [one.content_hash() for one in standing] == [values.content_hash(), records.content_hash()]
         said: dict[str, str] = {
-            **self._stamp(assembly.stream, store_state),
+            **self._stamp(assembly.stream, assembly.store_state),
             DATA_VERSION: str(values.content_hash()),
             PART: self._part,
             TAGS: json.dumps(list(assembly.stream.tag_columns)),

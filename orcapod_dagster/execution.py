@@ -89,8 +89,6 @@ def materialize_packets(
     limit_hours = getattr(context.resources, RESULT_STORE_KEY).recompute_limit_hours
     refuse_recompute(context, spec.key, Recomputation.of(plan), limit_hours, options)
     report = pod.compute(plan, _Progress(context))
-    # Before the results are looked at: what others store from here on is no part of this table.
-    store_state = pod.cache.state()
     if report.lost_logs:
         context.log.warning(
             f"{report.lost_logs:,} entries of what packets printed and logged are not in the log table, which could not be "
@@ -110,7 +108,7 @@ def materialize_packets(
     if report.failed:
         context.log.warning(f"{report.failed:,} packets failed; the rest is materialized. See orcapod/failures.")
     assembly = Assembly.of(spec, stream, snapshot, positions)
-    write = table.write(assembly, store_state)
+    write = table.write(assembly)
     metadata |= shown.guarded(lambda: shown.preview(assembly.first_rows()))
     metadata["orcapod/unchanged"] = write.unchanged
     if write.unchanged:

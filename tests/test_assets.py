@@ -513,8 +513,11 @@ def test_the_data_version_of_a_range_is_of_the_rows_that_stand_after_a_run_of_on
     assert versions("a", "b", 2) == of_two != of_one
 
 
-def test_what_another_run_stores_meanwhile_is_not_overlooked(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A forced run that stores a result while another run assembles the table: the run after them brings it to the table."""
+@pytest.mark.parametrize("when", ["plan", "assemble"])
+def test_what_another_run_stores_meanwhile_is_not_overlooked(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """A forced run that stores a result while another run brings its table together: the next run brings it to the table."""
     value = [1]
 
     def current(x: int) -> int:
@@ -526,16 +529,16 @@ def test_what_another_run_stores_meanwhile_is_not_overlooked(lake: Lake, monkeyp
         return make_upstream(lambda: pa.table({"reading_id": list("abc"[:count]), "x": list(range(count))}))
 
     lake.run(rows(3), asset)
-    assemble = FunctionPod.assemble
+    step = getattr(FunctionPod, when)
 
-    def late(pod: FunctionPod, *arguments: Any) -> Any:
-        monkeypatch.setattr(FunctionPod, "assemble", assemble)
-        found = assemble(pod, *arguments)
+    def late(pod: FunctionPod, *arguments: Any, **options: Any) -> Any:
+        monkeypatch.setattr(FunctionPod, when, step)
+        found = step(pod, *arguments, **options)
         value[0] = 2
         lake.run(rows(2), asset, config={"force": True, "rows": "reading_id = 'a'"})
         return found
 
-    monkeypatch.setattr(FunctionPod, "assemble", late)
+    monkeypatch.setattr(FunctionPod, when, late)
     lake.run(rows(2), asset)
     assert lake.table("current")["y"].to_pylist() == [1, 1]
     lake.run(rows(2), asset)

@@ -118,6 +118,11 @@ class Counting:
         values = [value if isinstance(value, str) else ",".join(sorted(value)) for value in wanted.values()]
         return "|".join([*self._cache.record_path, self._match, *values, PACKET_METHOD])
 
+    def state(self) -> str:
+        """Return a text that changes whenever results are added that may count, in further tables too."""
+        self._look()
+        return self._cache.state()
+
     # ------------------------------------------------------------------ further tables
 
     def _look(self) -> list[RelatedTable]:

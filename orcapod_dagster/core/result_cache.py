@@ -83,12 +83,14 @@ class Snapshot:
         positions: where the newest record of each stands in `source`, or None when they are 0, 1, 2, …
         source: the pinned records.
         all_keys: the hashes of all records that were looked at, also of such as do not match; in no order.
+        state: `ResultCache.state`, from before the records were looked at: what was added since is in no snapshot of it.
     """
 
     keys: pa.Array
     positions: pa.Array | None
     source: TableSource
     all_keys: pa.Array
+    state: str
 
     def find(self, hashes: pa.Array) -> pa.Array:
         """Return, per hash, the position of its newest record in `source`; null where there is none."""
@@ -258,6 +260,7 @@ class ResultCache:
             constraints: what a record must have.
             hashes: the input hashes that will be asked for; where they are few, the keys of other records are left out.
         """
+        state = self.state()
         source = self.source()
         if source is None:
             return None
@@ -276,7 +279,7 @@ class ResultCache:
                 stamps.append(batch.column(1))
                 masks.append(fulfilling(batch, constraints, known))
         return _newest_first(
-            pa.concat_arrays(keys), pa.concat_arrays(stamps), pa.concat_arrays(masks), positions, source
+            pa.concat_arrays(keys), pa.concat_arrays(stamps), pa.concat_arrays(masks), positions, source, state
         )
 
     def newest(self, hashes: pa.Array, source: TableSource) -> pa.Table:
@@ -384,7 +387,7 @@ def few(hashes: pa.Array, source: TableSource) -> bool:
 
 
 def _newest_first(
-    keys: pa.Array, stamps: pa.Array, mask: pa.Array, positions: pa.Array | None, source: TableSource
+    keys: pa.Array, stamps: pa.Array, mask: pa.Array, positions: pa.Array | None, source: TableSource, state: str
 ) -> Snapshot:
     """Drop what does not match and, where keys may repeat, all records of a key but the newest."""
     all_keys = keys
@@ -395,7 +398,7 @@ def _newest_first(
         order = pc.sort_indices(pa.table([stamps], names=["t"]), [("t", "descending")])
         newest = order.filter(first_of_each(keys.take(order)))
         keys, positions = keys.take(newest), _taken(positions, newest)
-    return Snapshot(keys, positions, source, all_keys)
+    return Snapshot(keys, positions, source, all_keys, state)
 
 
 def _taken(positions: pa.Array | None, rows: pa.Array) -> pa.Array:
