@@ -18,6 +18,7 @@ from orcapod_dagster.accepting import propose
 from orcapod_dagster.cli import main
 from orcapod_dagster.core import git
 from orcapod_dagster.core.errors import AcceptanceError, DefinitionError
+from orcapod_dagster.core.pod import FunctionPod
 
 WORK = "LIMIT = 3\n\n\ndef scale(x):\n    return x * LIMIT\n\n\ndef work(x: int) -> int:\n    return scale(x) + 1\n"
 HELPER = WORK.replace("x * LIMIT", "LIMIT * x")
@@ -352,6 +353,18 @@ def test_a_renamed_asset_finds_its_results(project: Project) -> None:
     assert project.computed(renamed) == 2
     assert project.computed(renamed) == 0
     assert project.table("better").to_pyarrow_table().num_rows == 5
+
+
+def test_a_table_of_results_of_a_former_name_is_quickly_found_whole(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once it is written under the new name, a run with nothing new makes no plan, as for any other asset."""
+    project.run(project.asset(WORK))
+    renamed = project.asset(WORK.replace("work", "better"), "better", formerly="work")
+    project.rows = 4
+    assert project.computed(renamed) == 1
+    monkeypatch.setattr(FunctionPod, "plan", lambda *_, **__: pytest.fail("it was planned"))
+    assert project.computed(renamed) == 0
 
 
 @pytest.mark.parametrize("match", ["version", "signature"])
