@@ -21,6 +21,7 @@ from orcapod_dagster import (
     packet_asset,
     packet_resources,
 )
+from orcapod_dagster.core import PythonPacketFunction
 from orcapod_dagster.core.errors import DefinitionError, OrcapodError, RecomputeLimitError, RunOptionError
 
 ROWS = pa.table({"id": pa.array(range(6), pa.int64()), "x": [float(i) for i in range(6)]})
@@ -307,6 +308,49 @@ def test_new_rows_never_trip_the_guard(lake: Lake) -> None:
     lake.run(readings, asset([], code=2), config={"rows": "id > 4"})
     with pytest.raises(RecomputeLimitError):
         lake.run(readings, asset([], code=2), config={"rows": "id > 3"})
+
+
+def by_one(x: float, by: float = 1.0) -> float:
+    return x + by
+
+
+def by_two(x: float, by: float = 2.0) -> float:
+    return x + by
+
+
+def by_a_parameter(x: float, by: float = 1.0, times: float = 1.0) -> float:
+    return (x + by) * times
+
+
+@pytest.mark.parametrize(
+    ("function", "named", "options", "reason"),
+    [
+        (by_two, "f", {}, "the code changed: default by"),
+        (by_a_parameter, "f", {}, "the signature changed: times (added)"),
+        (by_one, "g", {}, "the function's name changed: f → g"),
+        (by_one, "f", {"version": "v1.0"}, "the version changed: v0 → v1"),
+        (by_one, "f", {"output_keys": ["z"]}, "the output columns changed: z (added), y (removed)"),
+    ],
+)
+def test_an_edit_that_makes_other_packets_is_guarded(
+    lake: Lake, function: Any, named: str, options: dict[str, Any], reason: str
+) -> None:
+    """An edit whose packets have no result under their own hash or place costs as much, and trips the guard; new rows do not."""
+    current = [ROWS.slice(0, 3)]
+    readings = make_upstream(lambda: current[0])
+    lake.resources = packet_resources(str(lake.root), as_default=True, recompute_limit_hours=0.0)
+
+    def made(function: Any, named: str, **options: Any) -> dg.AssetsDefinition:
+        settings = {"output_keys": ["y"], "version": "v0.0", **options}
+        one = PythonPacketFunction(function, settings["output_keys"], named, settings["version"])
+        return packet_asset(one, inputs="readings", tag_columns=["id"], name="slow")
+
+    lake.run(readings, made(by_one, "f"))
+    current[0] = ROWS
+    with pytest.raises(RecomputeLimitError) as error:
+        lake.run(readings, made(function, named, **options))
+    assert f"3 packets that have results would be computed again:\n\n    3: {reason}" in str(error.value)
+    lake.run(readings, made(by_one, "f"))
 
 
 @pytest.mark.parametrize("limit", [None, 1.0])

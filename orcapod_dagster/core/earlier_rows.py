@@ -62,10 +62,17 @@ def stored_binding(said: Mapping[str, Any] | None) -> Binding | None:
 
 
 class Explained(NamedTuple):
-    """Reason per packet, a `string` array with null where none is known; and content hash of earlier code → packets."""
+    """What the asset's table says of packets without a result.
+
+    Attributes:
+        texts: the reason of each, a `string` array with null where none is known.
+        codes: content hash of earlier code → packets.
+        durations: seconds that the row's result took, where the code, and not the input, made another packet of it; null else.
+    """
 
     texts: pa.Array
     codes: Mapping[str, int]
+    durations: pa.Array
 
 
 class EarlierRows:
@@ -93,15 +100,26 @@ class EarlierRows:
         same = one_array(pc.fill_null(pc.equal(before, hashes), False))
         other = one_array(pc.and_(index.is_valid(), pc.invert(same)))
         texts, codes = pa.nulls(len(hashes), pa.string()), dict[str, int]()
+        by_code = pa.repeat(False, len(hashes))
         if pc.any(other).as_py():
             reason = self._input_reason(binding_of(function, stream))
             texts = one_array(pc.if_else(other, reason, texts))
+            if reason.startswith((CODE_CHANGED, SIGNATURE_CHANGED)):
+                by_code = other
             if reason.startswith(CODE_CHANGED):
-                codes = counted(self._column(positions.take(index.filter(other)), names.CONTENT_HASH))
+                codes = counted(self._text(positions.take(index.filter(other)), names.CONTENT_HASH))
         if pc.any(same).as_py():
-            made_by = self._column(positions.take(index.filter(same)), _NAME)
+            made_by = self._text(positions.take(index.filter(same)), _NAME)
             texts = one_array(pc.replace_with_mask(texts, same, _by_name(made_by, function.canonical_function_name)))
-        return Explained(texts, codes)
+            by_code = pc.or_(by_code, pc.fill_null(pc.starts_with(texts, NAME_CHANGED), False))
+        return Explained(texts, codes, self._durations(one_array(by_code), index, positions))
+
+    def _durations(self, mask: pa.Array, index: pa.Array, positions: pa.Array) -> pa.Array:
+        durations = pa.nulls(len(mask), pa.float64())
+        if not pc.any(mask).as_py() or names.DURATION not in self._source.schema.names:
+            return durations
+        rows = self._source.take(positions.take(index.filter(mask)), [names.DURATION])
+        return one_array(pc.replace_with_mask(durations, mask, one_array(rows[names.DURATION])))
 
     def _rows_of(self, stream: PacketStream) -> tuple[pa.Array, pa.Array, pa.Array]:
         """Return per row of the stream which of the found rows has its tags, or null; and their input hashes and positions."""
@@ -134,7 +152,7 @@ class EarlierRows:
             hashed.append(hash_rows(columns))
         return pa.concat_arrays(hashed)
 
-    def _column(self, positions: pa.Array, column: str) -> pa.Array:
+    def _text(self, positions: pa.Array, column: str) -> pa.Array:
         if column not in self._source.schema.names:
             return pa.nulls(len(positions), pa.string())
         return one_array(self._source.take(positions, [column])[column]).cast(pa.string())

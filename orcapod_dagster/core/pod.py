@@ -373,15 +373,16 @@ class FunctionPod:
         elsewhere = results_elsewhere(
             self.cache.database, self.cache.record_path, hashes, self.function.output_arrow_schema
         )
-        texts = elsewhere.texts
+        texts, durations = elsewhere
         if self.earlier_rows is not None and texts.null_count:
             left = one_array(texts.is_null())
             rows = _positions(new).filter(left)
             explained = self.earlier_rows.explain(stream.narrow(rows), hashes.filter(left), self.function)
             texts = one_array(pc.replace_with_mask(texts, left, explained.texts))
+            durations = one_array(pc.replace_with_mask(durations, left, explained.durations))
             reasons = reasons.with_codes(explained.codes)
         reasons = reasons.where(new, one_array(pc.fill_null(texts, NO_EARLIER_RESULT)))
-        return reasons, one_array(pc.replace_with_mask(took, new, elsewhere.durations))
+        return reasons, one_array(pc.replace_with_mask(took, new, durations))
 
     def code_changes(self, plan: Plan) -> list[CodeChange]:
         """Return what changed in the code since results were made that do not count for it any more."""
