@@ -11,8 +11,7 @@ import dagster as dg
 from orcapod_dagster.assets import LOAD_AS_SOURCE, packet_spec_of
 from orcapod_dagster.core.audit import NOT_DETERMINISTIC, AuditReport, audit_packets
 from orcapod_dagster.core.errors import DefinitionError
-from orcapod_dagster.desk.opening import read_only_pod
-from orcapod_dagster.execution import open_stream
+from orcapod_dagster.execution import machine_info, open_stream, pod_of
 from orcapod_dagster.resources import EXECUTOR_KEY, RESULT_STORE_KEY
 from orcapod_dagster.spec import PacketAssetSpec
 
@@ -84,7 +83,8 @@ def _audited(
 ) -> dg.AssetCheckResult:
     stream = open_stream(spec, loaded, context.op_execution_context.job_def.asset_layer.asset_graph)
     resources = context.resources
-    pod = read_only_pod(spec, getattr(resources, RESULT_STORE_KEY), getattr(resources, EXECUTOR_KEY))
+    store, supplier = getattr(resources, RESULT_STORE_KEY), getattr(resources, EXECUTOR_KEY)
+    pod = pod_of(spec, store, supplier, machine_info(spec), read_only=True)
     report = audit_packets(pod, stream, **drawn)
     harmless = set(report.counts) <= {NOT_DETERMINISTIC}
     return dg.AssetCheckResult(

@@ -11,6 +11,7 @@ import dagster as dg
 from orcapod_dagster.assets import packet_spec_of
 from orcapod_dagster.core.errors import LakeError
 from orcapod_dagster.core.paths import join_uri, results_root
+from orcapod_dagster.core.result_cache import result_path
 from orcapod_dagster.core.verify import Finding, TableReport, verify
 from orcapod_dagster.io_manager import DeltaLakeIOManager
 from orcapod_dagster.resources import IO_MANAGER_KEY, RESULT_STORE_KEY, ResultStoreResource
@@ -78,7 +79,7 @@ def _check(resources: Any, key: dg.AssetKey, results: Sequence[str] | None, *, r
     store: ResultStoreResource = getattr(resources, RESULT_STORE_KEY)
     try:
         table = _report(io_manager, io_manager.table_uri(key), read_all=read_all)
-        places = [] if results is None else [join_uri(results_root(store.root_uri), ["results", *results])]
+        places = [] if results is None else [join_uri(results_root(store.root_uri), result_path(results))]
         reports = [table, *(_report(store, uri, read_all=read_all) for uri in places)]
     except LakeError as error:
         return dg.AssetCheckResult(

@@ -16,23 +16,24 @@ from orcapod_dagster import metadata as shown
 from orcapod_dagster.assembly import HIDDEN, Assembly, AssetTable
 from orcapod_dagster.core import columns as names
 from orcapod_dagster.core.asset_write import DATA_VERSION
+from orcapod_dagster.core.blobs.keeper import Digester
 from orcapod_dagster.core.converter import to_array
 from orcapod_dagster.core.cost import Recomputation
 from orcapod_dagster.core.databases import ReadOnlyDatabase
 from orcapod_dagster.core.errors import InputError, PacketFailuresError
 from orcapod_dagster.core.execution_data import flatten_execution_data
 from orcapod_dagster.core.git import git_state
-from orcapod_dagster.core.outcomes import OutcomeLog
+from orcapod_dagster.core.outcomes import OutcomeLog, outcome_path
 from orcapod_dagster.core.packet_logs import PacketLogs, log_path
 from orcapod_dagster.core.plan_report import look_ahead
 from orcapod_dagster.core.pod import FunctionPod, PodReport
-from orcapod_dagster.core.result_cache import ResultCache
+from orcapod_dagster.core.result_cache import ResultCache, result_path
 from orcapod_dagster.core.sources import DeltaSource, MemorySource, TableSource
 from orcapod_dagster.core.streams import PacketStream, StreamInput, ambiguous_columns
 from orcapod_dagster.desk_line import desk_line_of_run, here
 from orcapod_dagster.dry_run import plan_lines, plan_metadata
 from orcapod_dagster.recompute_guard import over_limit, refuse_recompute
-from orcapod_dagster.resources import EXECUTOR_KEY, RESULT_STORE_KEY, PacketExecutorResource
+from orcapod_dagster.resources import EXECUTOR_KEY, RESULT_STORE_KEY, PacketExecutorResource, ResultStoreResource
 from orcapod_dagster.run_options import PacketAssetConfig, RunOptions
 from orcapod_dagster.spec import PARTITION_EXPR, TAG_COLUMNS_METADATA, PacketAssetSpec
 
@@ -64,7 +65,15 @@ def materialize_packets(
     stream = open_stream(spec, loaded, context.op_execution_context.job_def.asset_layer.asset_graph)
     if options.rows is not None:
         stream = stream.where(options.rows)
-    pod = _make_pod(context, spec, stream, read_only=options.dry_run)
+    store: ResultStoreResource = getattr(context.resources, RESULT_STORE_KEY)
+    pod = pod_of(
+        spec,
+        store,
+        getattr(context.resources, EXECUTOR_KEY),
+        {**_run_info(context), **machine_info(spec), **_versions_read(stream)},
+        read_only=options.dry_run,
+        run_id=context.run.run_id,
+    )
     table = AssetTable(context, spec, pod, _partition_expr(context, spec), stream)
     if options.dry_run:
         yield _look_ahead(context, spec, pod, stream, options)
@@ -72,13 +81,7 @@ def materialize_packets(
     hashed = pod.hash(stream)
     standing = None if options.partial or options.force else table.standing(stream, hashed.hashes)
     if standing is not None:
-        context.log.info(
-            f"{spec.key.to_user_string()}: {stream.num_rows:,} packets, all cached, and the table holds just these rows."
-        )
-        report = PodReport(stream.num_rows, 0, cached=stream.num_rows)
-        metadata = _metadata(context, spec, pod, pod.function.get_function_variation_data(), stream, report)
-        metadata |= {"orcapod/unchanged": True, **shown.guarded(lambda: shown.preview(table.first_rows(stream)))}
-        yield dg.MaterializeResult(value=table.keep(standing), metadata=metadata, data_version=dg.DataVersion(standing))
+        yield _nothing_new(context, spec, pod, table, stream, standing)
         return
     stream.refuse_unclear_tags()
     plan = pod.plan(stream, hashed, force=options.force, limit=options.limit)
@@ -86,14 +89,9 @@ def materialize_packets(
         f"{spec.key.to_user_string()}: {len(plan.hashes):,} packets, {len(plan.to_compute):,} to compute "
         f"({', '.join(f'{reason}: {count:,}' for reason, count in plan.reasons.counts().items()) or 'nothing new'})."
     )
-    limit_hours = getattr(context.resources, RESULT_STORE_KEY).recompute_limit_hours
-    refuse_recompute(context, spec.key, Recomputation.of(plan), limit_hours, options)
+    refuse_recompute(context, spec.key, Recomputation.of(plan), store.recompute_limit_hours, options)
     report = pod.compute(plan, _Progress(context))
-    if report.lost_logs:
-        context.log.warning(
-            f"{report.lost_logs:,} entries of what packets printed and logged are not in the log table, which could not be "
-            f"written ({report.lost_logs_reason}). The results of these packets are stored."
-        )
+    _tell_losses(context, report)
     stream, snapshot, positions = pod.assemble(plan, report)
     metadata = _metadata(context, spec, pod, plan.variation, plan.stream, report)
     metadata |= shown.guarded(lambda: shown.code_changes(pod.code_changes(plan)))
@@ -107,15 +105,47 @@ def materialize_packets(
         raise _failures_error(context, spec, plan.stream, report)
     if report.failed:
         context.log.warning(f"{report.failed:,} packets failed; the rest is materialized. See orcapod/failures.")
-    assembly = Assembly.of(spec, stream, snapshot, positions)
+    yield _materialized(context, table, Assembly.of(spec, stream, snapshot, positions), metadata)
+
+
+def _nothing_new(
+    context: dg.AssetExecutionContext,
+    spec: PacketAssetSpec,
+    pod: FunctionPod,
+    table: AssetTable,
+    stream: PacketStream,
+    standing: str,
+) -> dg.MaterializeResult[Any]:
+    """Leave the table as it is, for it holds just these rows; `standing` is its data version."""
+    context.log.info(
+        f"{spec.key.to_user_string()}: {stream.num_rows:,} packets, all cached, and the table holds just these rows."
+    )
+    report = PodReport(stream.num_rows, 0, cached=stream.num_rows)
+    metadata = _metadata(context, spec, pod, pod.function.get_function_variation_data(), stream, report)
+    metadata |= {"orcapod/unchanged": True, **shown.guarded(lambda: shown.preview(table.first_rows(stream)))}
+    return dg.MaterializeResult(value=table.keep(standing), metadata=metadata, data_version=dg.DataVersion(standing))
+
+
+def _materialized(
+    context: dg.AssetExecutionContext, table: AssetTable, assembly: Assembly, metadata: dict[str, Any]
+) -> dg.MaterializeResult[Any]:
+    """Hand the assembled rows to the IO manager, or leave the table as it is where it holds these."""
     write = table.write(assembly)
     metadata |= shown.guarded(lambda: shown.preview(assembly.first_rows()))
     metadata["orcapod/unchanged"] = write.unchanged
     if write.unchanged:
         context.log.info("Nothing new: the table holds exactly these rows, so no new version is written.")
-    yield dg.MaterializeResult(
+    return dg.MaterializeResult(
         value=write, metadata=metadata, data_version=dg.DataVersion(write.custom_metadata[DATA_VERSION])
     )
+
+
+def _tell_losses(context: dg.AssetExecutionContext, report: PodReport) -> None:
+    if report.lost_logs:
+        context.log.warning(
+            f"{report.lost_logs:,} entries of what packets printed and logged are not in the log table, which could not be "
+            f"written ({report.lost_logs_reason}). The results of these packets are stored."
+        )
 
 
 def _look_ahead(
@@ -260,27 +290,38 @@ def tags_of(spec: PacketAssetSpec, graph: Any) -> tuple[str, ...]:
 # ---------------------------------------------------------------------------- the engine
 
 
-def _make_pod(
-    context: dg.AssetExecutionContext, spec: PacketAssetSpec, stream: PacketStream, *, read_only: bool
+def pod_of(
+    spec: PacketAssetSpec,
+    store: ResultStoreResource,
+    supplier: PacketExecutorResource,
+    extra_info: Mapping[str, str],
+    *,
+    read_only: bool,
+    run_id: str | None = None,
 ) -> FunctionPod:
-    database = getattr(context.resources, RESULT_STORE_KEY).database()
+    """Return the engine of a packet asset.
+
+    Args:
+        spec: the asset. store, supplier: where its results lie, and what gives the executor.
+        extra_info: stored with each result.
+        read_only: nothing is stored; of large values that it makes, it keeps the digests.
+        run_id: of the run in whose name logs of packets are kept, as the asset says; without it, none are.
+    """
+    database, blobs = store.database(), store.blobs()
     if read_only:
-        database = ReadOnlyDatabase(database)
-    supplier: PacketExecutorResource = getattr(context.resources, EXECUTOR_KEY)
-    logs = (
-        PacketLogs(database, log_path(spec.function.uri), run_id=context.run.run_id, limit=spec.capture)
-        if spec.capture
-        else None
-    )
+        database, blobs.keeper = ReadOnlyDatabase(database), Digester(blobs.keeper.inline_bytes)
+    uri, logs = spec.function.uri, None
+    if run_id is not None and spec.capture:
+        logs = PacketLogs(database, log_path(uri), run_id=run_id, limit=spec.capture)
     return FunctionPod(
         spec.function,
-        ResultCache(database, ("results", *spec.function.uri)),
-        OutcomeLog(database, ("outcomes", *spec.function.uri)),
+        ResultCache(database, result_path(uri)),
+        OutcomeLog(database, outcome_path(uri)),
         executor=supplier.get_executor(),
         match=spec.match,
         executor_options=spec.executor_options,
-        extra_info={**_run_info(context), **machine_info(spec), **_versions_read(stream)},
-        blobs=getattr(context.resources, RESULT_STORE_KEY).blobs(),
+        extra_info=extra_info,
+        blobs=blobs,
         logs=logs,
     )
 

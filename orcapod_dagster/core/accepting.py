@@ -28,7 +28,7 @@ from orcapod_dagster.core.errors import AcceptanceError
 from orcapod_dagster.core.git import commits_between
 from orcapod_dagster.core.identity import parameters_in
 from orcapod_dagster.core.packet_function import PythonPacketFunction, source_file
-from orcapod_dagster.core.result_cache import MatchPolicy, ResultCache
+from orcapod_dagster.core.result_cache import MatchPolicy, ResultCache, result_path
 from orcapod_dagster.core.sources import TableSource
 
 _RANGE: Final = re.compile(r"([0-9a-fA-F]{4,64})\.\.([0-9a-fA-F]{4,64})?")
@@ -71,7 +71,7 @@ class Proposal:
         return self._packets(assumed) - self._packets([])
 
     def _packets(self, assumed: Sequence[Acceptance]) -> int:
-        cache = ResultCache(self.database, ("results", *self.function.uri))
+        cache = ResultCache(self.database, result_path(self.function.uri))
         counting = Counting(self.function, cache, None, self.match, assumed)
         variation = self.function.get_function_variation_data()
         environment = self.function.get_environment().environment_hash if self.match == "environment" else ""
@@ -179,7 +179,7 @@ def _default(
     made: Sequence[str],
 ) -> StoredCode:
     """Return the version that made the newest rows of the asset's table that do not count; other assets' functions may have the name."""
-    counting = Counting(function, ResultCache(database, ("results", *function.uri)), None, "content")
+    counting = Counting(function, ResultCache(database, result_path(function.uri)), None, "content")
     counted = counting.contents(current.content_hash)
     eligible = {
         one.content_hash: one

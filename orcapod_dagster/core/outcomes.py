@@ -117,6 +117,11 @@ class OutcomeLog:
         return table.filter(fulfilling(table, constraints)).select(list(own))
 
 
+def outcome_path(uri: Sequence[str]) -> tuple[str, ...]:
+    """Return the path of the failures and skips of the function with a `uri`, among the hidden tables."""
+    return ("outcomes", *uri)
+
+
 def printable(text: str) -> str:
     """Return text that Arrow can hold: lone surrogates escaped, cut to a bound with a note."""
     text = text.encode("utf-8", "backslashreplace").decode("utf-8")

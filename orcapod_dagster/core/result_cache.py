@@ -326,6 +326,11 @@ class ResultCache:
         self.database.flush()
 
 
+def result_path(uri: Sequence[str]) -> tuple[str, ...]:
+    """Return the path of the results of the function with a `uri`, among the hidden tables."""
+    return ("results", *uri)
+
+
 def record_schema(outputs: pa.Schema) -> pa.Schema:
     """Return the schema of a function's records: own columns, outputs, context columns."""
     marker = pa.field(CONTEXT_HASH, pa.binary(), nullable=False)

@@ -11,24 +11,18 @@ import dagster as dg
 from orcapod_dagster._compat import dynamic_partitions, instance_of_home, upstream_partitions
 from orcapod_dagster.assets import packet_spec_of
 from orcapod_dagster.core import delta
-from orcapod_dagster.core.blobs.keeper import Digester
-from orcapod_dagster.core.databases import ReadOnlyDatabase
 from orcapod_dagster.core.earlier_rows import EarlierRows, stored_binding
 from orcapod_dagster.core.errors import DefinitionError, TableNotFoundError
-from orcapod_dagster.core.outcomes import OutcomeLog
 from orcapod_dagster.core.pod import FunctionPod
 from orcapod_dagster.core.predicates import Predicate
-from orcapod_dagster.core.result_cache import ResultCache
 from orcapod_dagster.core.sources import DeltaSource, TableSource
-from orcapod_dagster.execution import as_source, machine_info, tags_of
+from orcapod_dagster.execution import as_source, machine_info, pod_of, tags_of
 from orcapod_dagster.io_manager import TIMESTAMP_KEY, VERSION_KEY, DeltaLakeIOManager
 from orcapod_dagster.partitions import EXPR, plain, predicate_of, stored_expr
 from orcapod_dagster.resources import (
     EXECUTOR_KEY,
     IO_MANAGER_KEY,
     RESULT_STORE_KEY,
-    PacketExecutorResource,
-    ResultStoreResource,
     packet_resources,
 )
 from orcapod_dagster.spec import PacketAssetSpec
@@ -171,7 +165,8 @@ class Desk:
     def pod(self, spec: PacketAssetSpec) -> FunctionPod:
         """Return the engine of a packet asset, over its results as they are; it stores nothing, no large values either."""
         asset = self.asset(spec.key)
-        return read_only_pod(spec, self.resource(RESULT_STORE_KEY, asset), self.resource(EXECUTOR_KEY, asset))
+        store, supplier = self.resource(RESULT_STORE_KEY, asset), self.resource(EXECUTOR_KEY, asset)
+        return pod_of(spec, store, supplier, machine_info(spec), read_only=True)
 
     def planning_pod(self, spec: PacketAssetSpec, partition: str | None) -> FunctionPod:
         """As `pod`; its plans say by the asset's table which packets are new, as those of a run do."""
@@ -292,23 +287,6 @@ class Desk:
             return ()
         with dynamic_partitions(self.instance):
             return list(definition.get_partition_keys())
-
-
-def read_only_pod(spec: PacketAssetSpec, store: ResultStoreResource, supplier: PacketExecutorResource) -> FunctionPod:
-    """Return the engine of a packet asset over results that it only reads; of large values it makes, it keeps the digests."""
-    database = ReadOnlyDatabase(store.database())
-    blobs = store.blobs()
-    blobs.keeper = Digester(blobs.keeper.inline_bytes)
-    return FunctionPod(
-        spec.function,
-        ResultCache(database, ("results", *spec.function.uri)),
-        OutcomeLog(database, ("outcomes", *spec.function.uri)),
-        executor=supplier.get_executor(),
-        match=spec.match,
-        executor_options=spec.executor_options,
-        extra_info=machine_info(spec),
-        blobs=blobs,
-    )
 
 
 def _key_of(asset: Any) -> dg.AssetKey:

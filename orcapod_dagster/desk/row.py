@@ -16,7 +16,7 @@ from orcapod_dagster.core.arrow import pc
 from orcapod_dagster.core.errors import InputError, TableNotFoundError
 from orcapod_dagster.core.executors.slices import run_coroutine
 from orcapod_dagster.core.hashing import PACKET_METHOD
-from orcapod_dagster.core.packet_logs import PacketLogs
+from orcapod_dagster.core.packet_logs import PacketLogs, log_path
 from orcapod_dagster.core.pod import Plan
 from orcapod_dagster.core.readable import readable
 from orcapod_dagster.core.streams import PacketStream
@@ -24,7 +24,6 @@ from orcapod_dagster.core.types import ContentHash
 from orcapod_dagster.desk.finding import find_rows
 from orcapod_dagster.desk.opening import AssetLike, Desk
 from orcapod_dagster.desk.packets import check_partition, input_rows, partition_of, tags_told
-from orcapod_dagster.logs import log_path
 from orcapod_dagster.spec import PacketAssetSpec
 
 _LINES: Final = 20
