@@ -8,6 +8,7 @@ function's own.
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -29,7 +30,6 @@ from orcapod_dagster.core.result_cache import Constraints, MatchPolicy, ResultCa
 from orcapod_dagster.core.sources import TableSource
 from orcapod_dagster.core.widening import WidenedSource, widenings
 
-_ANY: Final = "*"
 _BY_CODE: Final = ("content", "environment")
 
 
@@ -112,11 +112,9 @@ class Counting:
 
     def identity(self, variation: Mapping[str, str], environment: str) -> str:
         """Return a text that says which results count, to be compared by `covers`."""
-        wanted = dict(self.constraints(variation, environment))
-        if self._match in _BY_CODE:
-            wanted = {names.SIGNATURE_HASH: _ANY, **wanted}
-        values = [value if isinstance(value, str) else ",".join(sorted(value)) for value in wanted.values()]
-        return "|".join([*self._cache.record_path, self._match, *values, PACKET_METHOD])
+        wanted = self.constraints(variation, environment)
+        values = {name: [value] if isinstance(value, str) else sorted(value) for name, value in wanted.items()}
+        return json.dumps([[*self._cache.record_path, self._match, PACKET_METHOD], values], sort_keys=True)
 
     def state(self) -> str:
         """Return a text that changes whenever results are added that may count, in further tables too."""
@@ -194,11 +192,14 @@ def refuse_former_names(function: PythonPacketFunction, match: MatchPolicy, owne
 
 
 def covers(now: str, said: str) -> bool:
-    """Tell whether all results that counted then, by their `identity`, count now."""
-    mine, theirs = now.split("|"), said.split("|")
-    return len(mine) == len(theirs) and all(
-        one in (_ANY, other) or set(other.split(",")) <= set(one.split(","))
-        for one, other in zip(mine, theirs, strict=True)
+    """Tell whether all results that counted then, by their `identity`, count now; another text says that none does."""
+    try:
+        (place, values), (other_place, other_values) = json.loads(now), json.loads(said)
+    except ValueError:
+        return False
+    # A column that is not asked for, as the signature where several versions of the code count, may hold anything.
+    return place == other_place and all(
+        name in other_values and set(other_values[name]) <= set(values[name]) for name in values
     )
 
 

@@ -28,16 +28,15 @@ from orcapod_dagster.core.contexts import VARIATION_SCHEMA, Context
 from orcapod_dagster.core.counting import Counting
 from orcapod_dagster.core.datagrams import Datagram, new_record_ids
 from orcapod_dagster.core.earlier_rows import EarlierRows
-from orcapod_dagster.core.errors import ConversionError, OrcapodError, OutputCountError, OutputSizeError, StorageError
+from orcapod_dagster.core.errors import OrcapodError, StorageError
 from orcapod_dagster.core.execution_data import EXECUTION_DATA_SCHEMA, check_executor, flatten_execution_data
 from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorProtocol, RowBatch
-from orcapod_dagster.core.executors.capture import LogEntry
 from orcapod_dagster.core.files import FileMemory, FileReader, Looks, PathsInFlight
 from orcapod_dagster.core.hashing import HASH_TYPE, hash_rows, split_lanes
 from orcapod_dagster.core.identity import Environment
 from orcapod_dagster.core.outcomes import FAILED, SKIPPED, Outcome, OutcomeLog
 from orcapod_dagster.core.packet_function import PythonPacketFunction
-from orcapod_dagster.core.packet_logs import PacketLogs, with_last_lines
+from orcapod_dagster.core.packet_logs import PacketLogs
 from orcapod_dagster.core.reasons import (
     EARLIER_FAILURE,
     FORCED,
@@ -49,6 +48,7 @@ from orcapod_dagster.core.reasons import (
     earlier_codes,
 )
 from orcapod_dagster.core.result_cache import Constraints, MatchPolicy, ResultCache, Snapshot
+from orcapod_dagster.core.settling import Chunk, Settler
 from orcapod_dagster.core.siblings import results_elsewhere
 from orcapod_dagster.core.sources import TableSource
 from orcapod_dagster.core.streams import PacketStream
@@ -131,29 +131,6 @@ class PodReport:
     def done(self) -> int:
         """Packets that this run has finished, well or not."""
         return self.computed + self.failed + self.skipped
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Finished work that waits to be stored.
-
-    Attributes:
-        rows: of the stream, those with a result. outputs, durations: one per row.
-        outcomes: of further rows, which gave no result. execution: the executor's data of the task.
-        logs: what packets printed and logged.
-    """
-
-    rows: pa.Array
-    outputs: pa.RecordBatch
-    durations: list[float]
-    outcomes: tuple[Outcome, ...]
-    execution: Mapping[str, Any]
-    logs: tuple[LogEntry, ...]
-
-    @property
-    def size(self) -> int:
-        """Bytes that it takes, about."""
-        return size_of(self.outputs) + sum(len(entry.text) for entry in self.logs)
 
 
 class FunctionPod:
@@ -461,12 +438,14 @@ class FunctionPod:
         if not len(plan.to_compute):
             return
         function, in_flight = self.function.keeping(self._keeper), PathsInFlight()
+        settler = Settler(self.function, self._keeper)
         batches = self._row_batches(plan, in_flight)
         captured = {} if self._logs is None else {"capture": self._logs.limit}
         results = self.executor.run_rows(function, batches, executor_options=self._options or None, **captured)
         try:
             for result in results:
-                yield from self._settled(plan, result, self._changed_files(plan, result, in_flight))
+                rows = plan.to_compute.slice(result.start, result.length)
+                yield from settler.settled(rows, result, self._changed_files(plan, result, in_flight))
         finally:
             close = getattr(results, "close", None)
             if close is not None:
@@ -496,52 +475,6 @@ class FunctionPod:
             return {}
         rows = plan.to_compute.slice(result.start, result.length)
         return self._files.changed(in_flight.receive(result.start, result.length), plan.looks.take(rows))
-
-    def _settled(self, plan: Plan, result: BatchResult, changed: Mapping[int, str]) -> Iterator[Chunk]:
-        """Yield a result in as many chunks as its bytes need: a slice of rows is bounded by time, and its outputs by nothing."""
-        try:
-            chunk = self._settle(plan, result, changed)
-        except OutputSizeError:
-            middle = result.length // 2
-            for first, end in ((0, middle), (middle, result.length)):
-                within = {row - first: why for row, why in changed.items() if first <= row < end}
-                yield from self._settled(plan, result.part(first, end), within)
-        else:
-            yield chunk
-
-    def _settle(self, plan: Plan, result: BatchResult, changed: Mapping[int, str]) -> Chunk:
-        """Bring return values to Arrow; one that does not fit its declared type is that packet's failure alone.
-
-        Raises:
-            OutputSizeError: several rows, which do not fit into one batch.
-        """
-        rows = plan.to_compute.slice(result.start, result.length)
-        failures = [f for f in result.failures if not (f.skipped and f.row - result.start in changed)]
-        outcomes = [_outcome(rows[f.row - result.start].as_py(), f) for f in failures]
-        bad = {f.row - result.start for f in failures}
-        for i in sorted(changed.keys() - bad):
-            outcomes.append(Outcome(rows[i].as_py(), FAILED, "InputError", changed[i], "", result.durations[i]))
-            bad.add(i)
-        good = [i for i in range(result.length) if i not in bad] if bad else range(result.length)
-        outputs = [result.outputs[i] for i in good] if bad else result.outputs
-        try:
-            batch = self.function.outputs_to_batch(outputs, self._keeper)
-        except (ConversionError, OutputCountError, KeyError, AttributeError, TypeError) as error:
-            if isinstance(error, OutputSizeError) and len(outputs) > 1:
-                raise
-            misfits = _misfits(self.function, outputs, self._keeper)
-            outcomes += [
-                Outcome(rows[good[i]].as_py(), FAILED, type(e).__name__, str(e), "", result.durations[good[i]])
-                for i, e in misfits.items()
-            ]
-            good = [row for i, row in enumerate(good) if i not in misfits]
-            batch = self.function.outputs_to_batch([result.outputs[i] for i in good], self._keeper)
-        durations = result.durations
-        logs = tuple(entry._replace(row=rows[entry.row - result.start].as_py()) for entry in result.logs)
-        if len(good) < result.length:
-            rows, durations = rows.take(pa.array(good, pa.int64())), [durations[i] for i in good]
-        without = tuple(with_last_lines(outcomes, logs))
-        return Chunk(rows, batch, durations, without, result.execution_data, logs)
 
     def _flush(self, plan: Plan, waiting: Sequence[Chunk], report: PodReport) -> None:
         """Store finished work, one commit per execution context; logs first, so that no result is ever without them."""
@@ -665,23 +598,3 @@ def _first_of_each(rows: pa.Array, hashes: pa.Array) -> pa.Array:
     if pc.count_distinct(split_lanes(keys).a).as_py() == len(keys):
         return rows
     return rows.filter(first_of_each(keys))
-
-
-def _outcome(row: int, failure: Any) -> Outcome:
-    state = SKIPPED if failure.skipped else FAILED
-    return Outcome(row, state, failure.error_type, failure.message, failure.traceback, failure.duration)
-
-
-def _misfits(function: PythonPacketFunction, outputs: Sequence[Any], keeper: Keeper) -> dict[int, Exception]:
-    found: dict[int, Exception] = {}
-    for i, output in enumerate(outputs):
-        try:
-            function.outputs_to_batch([output], keeper)
-        except (ConversionError, OutputCountError) as error:
-            found[i] = error
-        except (KeyError, AttributeError, TypeError) as error:
-            found[i] = ConversionError(
-                f"function {function.canonical_function_name!r} returned a {type(output).__qualname__}, which lacks "
-                f"{error}; expected the columns {list(function.output_keys)}."
-            )
-    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -504,8 +505,17 @@ def test_parts_that_are_covered(accepted: list[Acceptance], other: dict[str, str
 
 
 def test_an_identity_covers_what_counted_for_it() -> None:
-    """A table made of one version's results stands when more count, and not when fewer do."""
-    assert covers("p|content|*|A,B|m", "p|content|s|A|m")
-    assert covers("p|content|s|A|m", "p|content|s|A|m")
-    assert not covers("p|content|s|A|m", "p|content|*|A,B|m")
-    assert not covers("p|content|s|A|m", "")
+    """A larger set of versions covers a smaller one, and one without a signature all signatures; nothing else does."""
+
+    def identity(contents: list[str], signature: str | None = None, place: str = "p") -> str:
+        asked = {"content": contents, **({} if signature is None else {"signature": [signature]})}
+        return json.dumps([[place, "content", "m"], asked])
+
+    assert covers(identity(["A", "B"]), identity(["A"], "s"))
+    assert covers(identity(["A"], "s"), identity(["A"], "s"))
+    assert not covers(identity(["A"], "s"), identity(["A"], "t"))
+    assert not covers(identity(["A"], "s"), identity(["A", "B"]))
+    assert not covers(identity(["A"], "s"), identity(["A"]))
+    assert not covers(identity(["A"], place="a,p"), identity(["A"], place="a"))
+    assert not covers(identity(["A"], "s"), "")
+    assert not covers(identity(["A"], "s"), "p|content|s|A|m")
