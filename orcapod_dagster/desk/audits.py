@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from orcapod_dagster.core.audit import AuditReport, audit_packets
-from orcapod_dagster.desk.opening import AssetLike, Desk
+from orcapod_dagster.desk.opening import AssetLike, desk_at
 from orcapod_dagster.desk.packets import check_partition
 from orcapod_dagster.execution import open_stream
 
@@ -33,12 +33,9 @@ def audit(
     Raises:
         As `core.audit.audit_packets`, and `Desk`.
     """
-    if not isinstance(definitions, Desk):
-        wanted: Any = asset if asset is not None else definitions
-        with Desk(definitions, **lake) as desk:
-            return audit(desk, wanted, size=size, fraction=fraction, seed=seed, partition=partition)
-    spec = definitions.spec(asset)  # type: ignore[arg-type]  # a Desk comes with the asset
-    if partition is not None:
-        check_partition(definitions, spec, partition)
-    stream = open_stream(spec, definitions.inputs(spec, partition), definitions.graph)
-    return audit_packets(definitions.pod(spec), stream, size=size, fraction=fraction, seed=seed)
+    with desk_at(definitions, asset, lake) as (desk, wanted):
+        spec = desk.spec(wanted)
+        if partition is not None:
+            check_partition(desk, spec, partition)
+        stream = open_stream(spec, desk.inputs(spec, partition), desk.graph)
+        return audit_packets(desk.pod(spec), stream, size=size, fraction=fraction, seed=seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, Self
 
 import dagster as dg
@@ -287,6 +287,21 @@ class Desk:
             return ()
         with dynamic_partitions(self.instance):
             return list(definition.get_partition_keys())
+
+
+@contextlib.contextmanager
+def desk_at(definitions: Any, asset: AssetLike | None, lake: Mapping[str, Any]) -> Generator[tuple[Desk, Any]]:
+    """Open a desk, and tell the asset that is meant: the definitions themselves, where no other is named.
+
+    Args:
+        definitions: as `Desk` takes them, or a desk, which stays open.
+        asset: key or definition. lake: further arguments of `Desk`.
+    """
+    if isinstance(definitions, Desk):
+        yield definitions, asset
+    else:
+        with Desk(definitions, **lake) as desk:
+            yield desk, definitions if asset is None else asset
 
 
 def _key_of(asset: Any) -> dg.AssetKey:

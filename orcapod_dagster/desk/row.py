@@ -22,7 +22,7 @@ from orcapod_dagster.core.readable import readable
 from orcapod_dagster.core.streams import PacketStream
 from orcapod_dagster.core.types import ContentHash
 from orcapod_dagster.desk.finding import find_rows
-from orcapod_dagster.desk.opening import AssetLike, Desk
+from orcapod_dagster.desk.opening import AssetLike, Desk, desk_at
 from orcapod_dagster.desk.packets import check_partition, input_rows, partition_of, tags_told
 from orcapod_dagster.spec import PacketAssetSpec
 
@@ -169,10 +169,7 @@ def packet_row(
         >>> row.call()
         0.0
     """
-    if isinstance(definitions, Desk):
-        return _row(definitions, asset, tags, partition)
-    wanted = asset if asset is not None else definitions
-    with Desk(definitions, **lake) as desk:
+    with desk_at(definitions, asset, lake) as (desk, wanted):
         return _row(desk, wanted, tags, partition)
 
 

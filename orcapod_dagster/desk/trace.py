@@ -27,7 +27,7 @@ from orcapod_dagster.core.readable import readable_pair
 from orcapod_dagster.core.streams import PacketStream
 from orcapod_dagster.desk.finding import FoundRows, find_rows
 from orcapod_dagster.desk.history import TableHistory, read_history, versions_to_try
-from orcapod_dagster.desk.opening import AssetLike, Desk
+from orcapod_dagster.desk.opening import AssetLike, Desk, desk_at
 from orcapod_dagster.desk.packets import (
     InputRows,
     check_partition,
@@ -82,10 +82,7 @@ def trace(
         InputError: the asset's table has no such row, or several.
         DefinitionError: there is no such packet asset. LakeError: a table cannot be read.
     """
-    wanted: Any = asset if asset is not None else definitions
-    if isinstance(definitions, Desk):
-        return Trace(tuple(_Tracer(definitions).run(definitions.spec(wanted), tags, partition)))
-    with Desk(definitions, **lake) as desk:
+    with desk_at(definitions, asset, lake) as (desk, wanted):
         return Trace(tuple(_Tracer(desk).run(desk.spec(wanted), tags, partition)))
 
 

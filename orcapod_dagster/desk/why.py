@@ -22,7 +22,7 @@ from orcapod_dagster.core.pod import FunctionPod
 from orcapod_dagster.core.readable import readable, readable_pair
 from orcapod_dagster.core.reasons import EARLIER_FAILURE, NO_EARLIER_RESULT, change_between
 from orcapod_dagster.core.streams import PacketStream
-from orcapod_dagster.desk.opening import AssetLike, Desk
+from orcapod_dagster.desk.opening import AssetLike, Desk, desk_at
 from orcapod_dagster.desk.packets import input_rows, tags_told
 from orcapod_dagster.desk.row import current_result, next_run, one_packet, record_facts, records_of, table_row_of
 from orcapod_dagster.desk.trace import Past
@@ -103,10 +103,8 @@ def why(
           the next run computes it: the code changed: helper project.tools.scale
         ...
     """
-    if isinstance(definitions, Desk):
-        return _why(definitions, asset, tags, partition)
-    with Desk(definitions, **lake) as desk:
-        return _why(desk, asset if asset is not None else definitions, tags, partition)
+    with desk_at(definitions, asset, lake) as (desk, wanted):
+        return _why(desk, wanted, tags, partition)
 
 
 def _why(desk: Desk, asset: Any, tags: Mapping[str, Any], partition: str | None) -> Why:
