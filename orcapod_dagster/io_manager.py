@@ -15,6 +15,7 @@ from pydantic import Field
 
 from orcapod_dagster.core import delta
 from orcapod_dagster.core.asset_write import COLUMNS, DATA_VERSION, PART, TAGS, AssetWrite
+from orcapod_dagster.core.columns import DESCRIPTIONS
 from orcapod_dagster.core.compaction import COMPACTED, MANY_FILES, compact
 from orcapod_dagster.core.errors import InputError, OrcapodError, PartitionError, TableNotFoundError
 from orcapod_dagster.core.paths import join_uri, results_root
@@ -197,7 +198,9 @@ class DeltaLakeIOManager(dg.ConfigurableIOManager):
                 count = None if table is None else delta.rows_of_newest(table)
                 version = version if version is not None or table is None else table.version()
             columns = [
-                dg.TableColumn(f.name, str(f.type), constraints=dg.TableColumnConstraints(nullable=f.nullable))
+                dg.TableColumn(
+                    f.name, str(f.type), DESCRIPTIONS.get(f.name), dg.TableColumnConstraints(nullable=f.nullable)
+                )
                 for f in schema
             ]
             context.add_output_metadata(

@@ -14,6 +14,7 @@ import pytest
 from deltalake import DeltaTable, QueryBuilder
 
 from orcapod_dagster import SkipPacket, packet_asset, packet_function, packet_function_of, packet_resources
+from orcapod_dagster.core.columns import DESCRIPTIONS
 from orcapod_dagster.core.errors import DefinitionError, InputError, PacketFailuresError
 from orcapod_dagster.core.pod import FunctionPod
 
@@ -183,6 +184,14 @@ def test_table_columns_are_those_of_the_specification(lake: Lake) -> None:
         "__pf_var_function_name", "__pf_var_function_signature_hash", "__pf_var_function_content_hash", "__pf_var_git_hash",
         "__pf_exec_executor_type", "__pf_exec_executor_info", "__pf_exec_python_version", "__pf_exec_extra_info",
     }  # fmt: skip
+
+
+def test_record_columns_are_described_in_the_ui(lake: Lake) -> None:
+    """Each column that this package adds to an asset table says what it holds, and each that is described is there."""
+    result = lake.run(make_upstream(lambda: ROWS), to_celsius_asset())
+    shown = lake.metadata(result, "to_celsius")["dagster/column_schema"].columns
+    described = {column.name for column in shown if column.description}
+    assert described == set(lake.table("to_celsius").column_names) - {"reading_id", "celsius"} == set(DESCRIPTIONS)
 
 
 def test_map_entries_are_read_by_three_engines(lake: Lake) -> None:

@@ -26,6 +26,23 @@ COMPUTED: Final = "__computed"
 CONTEXT_KEY: Final = "_context_key"
 RESERVED_NAMES: Final = (CONTEXT_KEY,)
 
+DESCRIPTIONS: Final[Mapping[str, str]] = {
+    RECORD_ID: "UUIDv7 of the stored result",
+    INPUT_HASH: "content hash of the packet that the function consumed",
+    VARIATION_PREFIX + "function_name": "the function that made the result",
+    SIGNATURE_HASH: "hash of its parameters, defaults and annotations",
+    CONTENT_HASH: "hash of the code and constants that decide the result",
+    VARIATION_PREFIX + "git_hash": "commit of the code's repository; -dirty and -untracked for uncommitted changes",
+    EXECUTION_PREFIX + "executor_type": "where the function ran: local, process_pool, ray.v0",
+    EXECUTION_PREFIX + "executor_info": "what the executor says of itself",
+    EXECUTION_PREFIX + "python_version": "of the run",
+    EXECUTION_PREFIX + "extra_info": "Dagster run, job, step, partition, host, git, versions of the inputs",
+    TIMESTAMP: "when the result was stored",
+    DURATION: "seconds that the function took for this packet",
+    CONTEXT_KEY: "version of the rules of conversion and hashing",
+}
+"""Column of an asset table that this package adds → what it holds, for people."""
+
 
 def is_reserved(name: str) -> bool:
     """Tell whether a column name belongs to this package."""
