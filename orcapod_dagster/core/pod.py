@@ -31,6 +31,7 @@ from orcapod_dagster.core.earlier_rows import EarlierRows
 from orcapod_dagster.core.errors import OrcapodError, StorageError
 from orcapod_dagster.core.execution_data import EXECUTION_DATA_SCHEMA, check_executor, flatten_execution_data
 from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorProtocol, RowBatch
+from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.files import FileMemory, FileReader, Looks, PathsInFlight
 from orcapod_dagster.core.hashing import HASH_TYPE, hash_rows, split_lanes
 from orcapod_dagster.core.identity import Environment
@@ -440,8 +441,8 @@ class FunctionPod:
         function, in_flight = self.function.keeping(self._keeper), PathsInFlight()
         settler = Settler(self.function, self._keeper)
         batches = self._row_batches(plan, in_flight)
-        captured = {} if self._logs is None else {"capture": self._logs.limit}
-        results = self.executor.run_rows(function, batches, executor_options=self._options or None, **captured)
+        calls = CallOptions(capture=0 if self._logs is None else self._logs.limit)
+        results = self.executor.run_rows(function, batches, executor_options=self._options or None, call_options=calls)
         try:
             for result in results:
                 rows = plan.to_compute.slice(result.start, result.length)

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorProtocol, RowBatch
+from orcapod_dagster.core.executors.call_options import CallOptions
 
 LIMIT = 4096
 LOGGER = "orcapod.conformance"
@@ -162,7 +163,9 @@ class ExecutorLogsConformance(ABC):
         """Run the rows 0, 1, 2, … and return the results."""
         batch = RowBatch((list(range(rows)),), {}, 0, rows)
         executor = self.make_executor()
-        return list(executor.run_rows(function, [batch], capture=capture, slice_seconds=slice_seconds))
+        return list(
+            executor.run_rows(function, [batch], call_options=CallOptions(capture=capture, slice_seconds=slice_seconds))
+        )
 
     def logs_of(self, function: Callable[..., Any], rows: int, **options: Any) -> dict[int, list[tuple[str, str]]]:
         """Run rows, and return what each printed and logged: stream and text."""

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorProtocol, RowBatch
+from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.skip import SkipPacket
 from orcapod_dagster.testing.executor_logs import ExecutorLogsConformance
 
@@ -272,7 +273,9 @@ class ExecutorConformance(ExecutorLogsConformance):
 
     def test_slices_end_in_time(self) -> None:
         """Rows that take 50 ms come in slices of about the time asked for, never all at once."""
-        results = self.make_executor().run_rows(sleep_briefly, make_batches(range(20)), slice_seconds=0.2)
+        results = self.make_executor().run_rows(
+            sleep_briefly, make_batches(range(20)), call_options=CallOptions(slice_seconds=0.2)
+        )
         outputs, slices = gather(results, 20)
         assert outputs == list(range(20))
         # The bound is checked after each row, so a slice ends with the first row beyond it.
@@ -281,14 +284,16 @@ class ExecutorConformance(ExecutorLogsConformance):
 
     def test_a_slice_has_at_least_one_row(self) -> None:
         """A bound shorter than any row gives one row at a time."""
-        results = self.make_executor().run_rows(sleep_briefly, make_batches(range(3)), slice_seconds=0.0)
+        results = self.make_executor().run_rows(
+            sleep_briefly, make_batches(range(3)), call_options=CallOptions(slice_seconds=0.0)
+        )
         assert [result.length for result in results] == [1, 1, 1]
 
     def test_close_cancels(self) -> None:
         """Closing after the first result ends what runs; the executor works on afterwards."""
         executor = self.make_executor()
         began = time.monotonic()
-        results = executor.run_rows(sleep_long, make_batches(range(50)), slice_seconds=0.0)
+        results = executor.run_rows(sleep_long, make_batches(range(50)), call_options=CallOptions(slice_seconds=0.0))
         first = next(results)
         results.close()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]  # it is a generator
         assert first.outputs == [0]

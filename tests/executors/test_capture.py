@@ -25,6 +25,7 @@ import pytest
 from orcapod_dagster.core.errors import ExecutorError
 from orcapod_dagster.core.executors import capture as capture_module
 from orcapod_dagster.core.executors.base import BatchResult
+from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.executors.capture import Capture, LogEntry
 from orcapod_dagster.core.executors.ends import Record, RecordEnds, TextEnds
 from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor
@@ -79,6 +80,7 @@ def test_an_interrupt_in_async_rows_leaves_the_streams(stubborn: bool) -> None:
     code = (
         "import asyncio, os, signal, sys, threading, time\n"
         "from orcapod_dagster.core.executors import slices\n"
+        "from orcapod_dagster.core.executors.call_options import CallOptions\n"
         "from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor\n"
         "from orcapod_dagster.testing.executors import make_batches\n"
         f"slices._CLOSE_SECONDS = {0.1 if stubborn else 20.0}\n"
@@ -90,7 +92,7 @@ def test_an_interrupt_in_async_rows_leaves_the_streams(stubborn: bool) -> None:
         "    time.sleep(0.6)\n"
         "    ended.append(x)\n"
         "    await asyncio.sleep(0)\n"
-        "try: list(LocalPythonFunctionExecutor().run_rows(work, make_batches(range(9)), capture=100, slice_seconds=60))\n"
+        "try: list(LocalPythonFunctionExecutor().run_rows(work, make_batches(range(9)), call_options=CallOptions(capture=100, slice_seconds=60)))\n"
         "except KeyboardInterrupt: pass\n"
         "assert time.monotonic() - began < 10\n"
         f"assert ended == {[0] if stubborn else [0, 1]}, ended\n"
@@ -125,8 +127,10 @@ def test_what_an_earlier_run_left_running_is_nobodys(row: int, capfd: pytest.Cap
         await asyncio.to_thread(said.wait)
         print("own", x)
 
-    list(LocalPythonFunctionExecutor().run_rows(leave, make_batches(range(50)), capture=100))
-    results = list(LocalPythonFunctionExecutor().run_rows(work, make_batches(range(3)), capture=100))
+    list(LocalPythonFunctionExecutor().run_rows(leave, make_batches(range(50)), call_options=CallOptions(capture=100)))
+    results = list(
+        LocalPythonFunctionExecutor().run_rows(work, make_batches(range(3)), call_options=CallOptions(capture=100))
+    )
     assert [(e.row, e.text) for r in results for e in r.logs] == [(x, f"own {x}\n") for x in range(3)]
     assert capfd.readouterr().out.count("left over") == 1
 
@@ -139,9 +143,11 @@ def test_no_descriptor_and_no_thread_stays() -> None:
 
     before = count()
     for _ in range(3):
-        list(LocalPythonFunctionExecutor().run_rows(print, make_batches(range(3)), capture=100))
+        list(
+            LocalPythonFunctionExecutor().run_rows(print, make_batches(range(3)), call_options=CallOptions(capture=100))
+        )
         results: Any = LocalPythonFunctionExecutor().run_rows(
-            print, make_batches(range(3)), capture=100, slice_seconds=0
+            print, make_batches(range(3)), call_options=CallOptions(capture=100, slice_seconds=0)
         )
         next(results)
         results.close()
@@ -192,12 +198,13 @@ def test_a_long_row_can_be_read_while_it_runs() -> None:
     """What a row prints is passed on within a second, not when the row has ended."""
     code = (
         "import time\n"
+        "from orcapod_dagster.core.executors.call_options import CallOptions\n"
         "from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor\n"
         "from orcapod_dagster.testing.executors import make_batches\n"
         "def work(x):\n"
         "    print('begun')\n"
         "    time.sleep(600)\n"
-        "list(LocalPythonFunctionExecutor().run_rows(work, make_batches([1]), capture=100))\n"
+        "list(LocalPythonFunctionExecutor().run_rows(work, make_batches([1]), call_options=CallOptions(capture=100)))\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert process.stdout is not None
@@ -303,7 +310,11 @@ def test_two_runs_in_threads_of_one_process() -> None:
 
     def run(name: str) -> None:
         rows = make_batches([(name, x) for x in range(4)])
-        found[name] = list(LocalPythonFunctionExecutor().run_rows(work, rows, capture=10_000, slice_seconds=30.0))
+        found[name] = list(
+            LocalPythonFunctionExecutor().run_rows(
+                work, rows, call_options=CallOptions(capture=10_000, slice_seconds=30.0)
+            )
+        )
 
     threads = [threading.Thread(target=run, args=(name,)) for name in "ab"]
     for thread in threads:
@@ -320,10 +331,16 @@ def test_a_run_within_a_packet_is_the_packets() -> None:
 
     def work(x: int) -> None:
         print("outer", x)
-        inner = list(LocalPythonFunctionExecutor().run_rows(lambda y: print("inner", y), make_batches([x]), capture=99))
+        inner = list(
+            LocalPythonFunctionExecutor().run_rows(
+                lambda y: print("inner", y), make_batches([x]), call_options=CallOptions(capture=99)
+            )
+        )
         assert texts_of(inner) == {}
 
-    found = texts_of(list(LocalPythonFunctionExecutor().run_rows(work, make_batches([5, 6]), capture=1000)))
+    found = texts_of(
+        list(LocalPythonFunctionExecutor().run_rows(work, make_batches([5, 6]), call_options=CallOptions(capture=1000)))
+    )
     assert found == {0: "outer 5\ninner 5\n", 1: "outer 6\ninner 6\n"}
 
 
@@ -433,7 +450,9 @@ def test_a_handler_that_raises_fails_no_step(
     try:
         work = logging.LoggerAdapter(logger).warning
         results = list(
-            ProcessPoolExecutor(1).run_rows(lambda x: work("row %d", x), make_batches(range(2)), capture=1000)
+            ProcessPoolExecutor(1).run_rows(
+                lambda x: work("row %d", x), make_batches(range(2)), call_options=CallOptions(capture=1000)
+            )
         )
     finally:
         logger.removeFilter(refuse)
@@ -449,7 +468,7 @@ def test_records_of_workers_go_to_the_handlers_of_this_process(
     def work(x: int) -> None:
         logging.getLogger("capture.tests").warning("row %d", x)
 
-    list(ProcessPoolExecutor(1).run_rows(work, make_batches(range(2)), capture=1000))
+    list(ProcessPoolExecutor(1).run_rows(work, make_batches(range(2)), call_options=CallOptions(capture=1000)))
     found = [(r.levelname, r.getMessage()) for r in caplog.records if r.name == "capture.tests"]
     assert found == [("WARNING", "row 0"), ("WARNING", "row 1")]
     assert capfd.readouterr().err == ""
@@ -465,7 +484,9 @@ def test_the_last_words_of_a_worker(capfd: pytest.CaptureFixture[str]) -> None:
             os.abort()
         return x
 
-    results = list(ProcessPoolExecutor(1).run_rows(work, make_batches(range(4)), capture=1000))
+    results = list(
+        ProcessPoolExecutor(1).run_rows(work, make_batches(range(4)), call_options=CallOptions(capture=1000))
+    )
     found = sorted((e.row, e.stream, e.text) for r in results for e in r.logs if e.row == 2)
     assert found == [(2, "stderr", "out of luck\n"), (2, "stdout", "working on 2\n")]
     shown = capfd.readouterr()
@@ -478,6 +499,7 @@ def test_the_last_words_of_a_process_that_runs_packets_itself(how: str) -> None:
     """What a row wrote right before its process died is shown, once and whole, and nothing stays behind."""
     code = (
         "import os, sys\n"
+        "from orcapod_dagster.core.executors.call_options import CallOptions\n"
         "from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor\n"
         "from orcapod_dagster.testing.executors import make_batches\n"
         "def work(x):\n"
@@ -485,7 +507,7 @@ def test_the_last_words_of_a_process_that_runs_packets_itself(how: str) -> None:
         "    if x == 1:\n"
         "        os.write(2, b'out of luck\\n')\n"
         f"        {how}\n"
-        "list(LocalPythonFunctionExecutor().run_rows(work, make_batches(range(3)), capture=100))\n"
+        "list(LocalPythonFunctionExecutor().run_rows(work, make_batches(range(3)), call_options=CallOptions(capture=100)))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode < 0
@@ -497,20 +519,23 @@ def test_no_place_for_spools_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path:
     """Without room for temporary files the run ends before its first row, and the error says what to do."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
     with pytest.raises(ExecutorError, match=r"missing.*capture=False"):
-        list(LocalPythonFunctionExecutor().run_rows(print, make_batches(range(3)), capture=100))
+        list(
+            LocalPythonFunctionExecutor().run_rows(print, make_batches(range(3)), call_options=CallOptions(capture=100))
+        )
 
 
 def test_a_child_that_the_function_forked_does_not_answer_for_it(tmp_path: Path) -> None:
     """A forked child that goes on running rows neither hangs nor writes into the logs of its parent's."""
     code = (
         "import os, sys\n"
+        "from orcapod_dagster.core.executors.call_options import CallOptions\n"
         "from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor\n"
         "from orcapod_dagster.testing.executors import make_batches\n"
         "def work(x):\n"
         "    print('row', x)\n"
         "    if x == 1 and os.fork() == 0:\n"
         "        work.child = True\n"
-        "found = [e for r in LocalPythonFunctionExecutor().run_rows(work, make_batches(range(3)), capture=100) for e in r.logs]\n"
+        "found = [e for r in LocalPythonFunctionExecutor().run_rows(work, make_batches(range(3)), call_options=CallOptions(capture=100)) for e in r.logs]\n"
         "if getattr(work, 'child', False): os._exit(0)\n"
         "os.wait()\n"
         "print([e.row for e in found], file=sys.stderr)\n"
@@ -523,6 +548,7 @@ def test_a_forked_child_logs_while_the_parent_passes_on() -> None:
     """A child that was forked while output was passed on can log and print; what it says is kept once, and shown once."""
     code = (
         "import logging, os, sys, time\n"
+        "from orcapod_dagster.core.executors.call_options import CallOptions\n"
         "from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor\n"
         "from orcapod_dagster.testing.executors import make_batches\n"
         "def work(x):\n"
@@ -535,7 +561,7 @@ def test_a_forked_child_logs_while_the_parent_passes_on() -> None:
         "    for _ in range(100):\n"
         "        if os.waitpid(-1, os.WNOHANG)[0]: return True\n"
         "        time.sleep(0.1)\n"
-        "results = list(LocalPythonFunctionExecutor().run_rows(work, make_batches([1]), capture=1_000_000))\n"
+        "results = list(LocalPythonFunctionExecutor().run_rows(work, make_batches([1]), call_options=CallOptions(capture=1_000_000)))\n"
         "assert [r.outputs for r in results] == [[True]]\n"
         "kept = {e.stream: e.text.lstrip('e') for r in results for e in r.logs}\n"
         "assert kept == {'stdout': 'printed\\n', 'stderr': 'from child\\n'}, kept\n"

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from orcapod_dagster.core.executors.base import PythonFunctionExecutorBase, RowBatch
+from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor
 from orcapod_dagster.core.executors.slices import EventLoopThread, is_async, run_slice
 from orcapod_dagster.testing.executors import ExecutorConformance, make_batches
@@ -99,7 +100,9 @@ def test_one_loop_for_all_slices_of_a_run() -> None:
         loops.add(id(asyncio.get_running_loop()))
         return x
 
-    results = LocalPythonFunctionExecutor().run_rows(call, [RowBatch(([1, 2, 3],), {}, 0, 3)], slice_seconds=0.0)
+    results = LocalPythonFunctionExecutor().run_rows(
+        call, [RowBatch(([1, 2, 3],), {}, 0, 3)], call_options=CallOptions(slice_seconds=0.0)
+    )
     assert len(list(results)) == 3
     assert len(loops) == 1
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pytest
 
 from orcapod_dagster.core.errors import ExecutorError, WorkerDeathError
 from orcapod_dagster.core.executors.budget import WorkerBudget
+from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.executors.process_pool import ProcessPoolExecutor
 from orcapod_dagster.testing.executors import ExecutorConformance, gather, make_batches
 
@@ -94,7 +96,9 @@ def test_a_child_that_the_function_forked_never_answers() -> None:
         return x
 
     batches = make_batches(range(40), rows=5)
-    assert gather(ProcessPoolExecutor(2).run_rows(work, batches, slice_seconds=0.0), 40)[0] == list(range(40))
+    assert gather(ProcessPoolExecutor(2).run_rows(work, batches, call_options=CallOptions(slice_seconds=0.0)), 40)[
+        0
+    ] == list(range(40))
 
 
 def test_a_worker_that_leaves_its_group_is_ended_alone(script: Path) -> None:
@@ -154,15 +158,18 @@ def test_a_worker_that_cannot_start_is_no_packets_failure(monkeypatch: pytest.Mo
         list(ProcessPoolExecutor(1).run_rows(work, make_batches(range(3))))
 
 
-def test_workers_run_at_once() -> None:
+def test_workers_run_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two workers sleep at the same time."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where no other test's steps share the cores
 
     def work(x: int) -> tuple[int, float, float]:
         began = time.monotonic()
         time.sleep(0.2)
         return os.getpid(), began, time.monotonic()
 
-    spans, _ = gather(ProcessPoolExecutor(2).run_rows(work, make_batches(range(12)), slice_seconds=0.1), 12)
+    spans, _ = gather(
+        ProcessPoolExecutor(2).run_rows(work, make_batches(range(12)), call_options=CallOptions(slice_seconds=0.1)), 12
+    )
     assert len({worker for worker, _, _ in spans}) == 2
     assert any(a[0] != b[0] and a[1] < b[1] < a[2] for a in spans for b in spans)
 
@@ -181,6 +188,7 @@ def test_what_the_function_holds_is_loaded_once_per_worker() -> None:
 
 SCRIPT = """
 import os, sys, time
+from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.executors.process_pool import ProcessPoolExecutor
 from orcapod_dagster.testing.executors import make_batches
 
@@ -196,7 +204,7 @@ def work(x):
     return helper(x)
 
 if HANG:
-    list(ProcessPoolExecutor(2).run_rows(work, make_batches(range(10)), slice_seconds=0.0))
+    list(ProcessPoolExecutor(2).run_rows(work, make_batches(range(10)), call_options=CallOptions(slice_seconds=0.0)))
 print(sum(sum(r.outputs) for r in ProcessPoolExecutor(2).run_rows(work, make_batches(range(10)))))
 """
 

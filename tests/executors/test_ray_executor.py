@@ -19,6 +19,7 @@ from orcapod_dagster.core.blobs.keeper import Keeper, keeping
 from orcapod_dagster.core.blobs.store import BlobStore
 from orcapod_dagster.core.errors import ExecutorError, MissingExtraError
 from orcapod_dagster.core.executors.base import RowBatch
+from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.executors.ray import RayExecutor
 from orcapod_dagster.core.skip import SkipPacket
 from orcapod_dagster.testing.executors import ExecutorConformance, double, gather, make_batches
@@ -187,7 +188,9 @@ def test_slow_rows_use_every_slot() -> None:
         time.sleep(0.4)
         return os.getpid()
 
-    outputs, _ = gather(RayExecutor().run_rows(who, make_batches(range(20)), slice_seconds=0.5), 20)
+    outputs, _ = gather(
+        RayExecutor().run_rows(who, make_batches(range(20)), call_options=CallOptions(slice_seconds=0.5)), 20
+    )
     assert len(set(outputs)) == 2
 
 
@@ -310,7 +313,7 @@ def test_what_workers_print_is_shown_here(capsys: pytest.CaptureFixture[str], ca
         return x
 
     with caplog.at_level(logging.INFO, "mine.on.workers"):
-        list(RayExecutor().run_rows(work, make_batches(range(3)), capture=1000))
+        list(RayExecutor().run_rows(work, make_batches(range(3)), call_options=CallOptions(capture=1000)))
     shown = capsys.readouterr()
     assert sorted(shown.out.splitlines()) == [f"row {x}" for x in range(3)]
     assert sorted(shown.err.splitlines()) == [f"trouble {x}" for x in range(3)]

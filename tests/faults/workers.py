@@ -21,6 +21,7 @@ from orcapod_dagster.core.columns import RECORD_ID
 from orcapod_dagster.core.compaction import compact
 from orcapod_dagster.core.delta import superseding, write as write_module
 from orcapod_dagster.core.errors import CommitError, StorageError
+from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor
 from orcapod_dagster.core.outcomes import OutcomeLog
 from orcapod_dagster.core.pod import FunctionPod
@@ -49,7 +50,7 @@ def many_chunks() -> None:
     """Make results durable every 500 rows, as slow rows would be, so that 10,000 quick ones meet many commits."""
     os.environ["ORCAPOD_GIT"] = "off"
     pod_module.FLUSH_ROWS = 500  # type: ignore[misc]
-    LocalPythonFunctionExecutor.run_rows.__kwdefaults__["slice_seconds"] = 0.01
+    LocalPythonFunctionExecutor.run_rows.__kwdefaults__["call_options"] = CallOptions(slice_seconds=0.01)
 
 
 def materialize(root: str, rows: int) -> None:

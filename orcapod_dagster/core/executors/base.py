@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self, runtime_checkable
 
+from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.executors.capture import LogEntry
 from orcapod_dagster.core.executors.slices import SliceFailure, call_in_thread
 from orcapod_dagster.core.types import Schema
@@ -149,8 +150,7 @@ class PythonFunctionExecutorProtocol(PacketFunctionExecutorProtocol, Protocol):
         batches: Iterable[RowBatch],
         *,
         executor_options: Mapping[str, Any] | None = None,
-        slice_seconds: float = 1.0,
-        capture: int = 0,
+        call_options: CallOptions = CallOptions(),  # noqa: B008  # immutable
     ) -> Iterator[BatchResult]:
         """Run rows; see `PythonFunctionExecutorBase.run_rows`."""
         ...
@@ -229,15 +229,14 @@ class PythonFunctionExecutorBase(ABC):
         batches: Iterable[RowBatch],
         *,
         executor_options: Mapping[str, Any] | None = None,
-        slice_seconds: float = 1.0,
-        capture: int = 0,
+        call_options: CallOptions = CallOptions(),  # noqa: B008  # immutable
     ) -> Iterator[BatchResult]:
         """Run many rows.
 
         Note to implementers: take `batches` as you need them, never all at once. Yield each finished run of consecutive
-        rows soon, so that the caller can make it durable: at most about `slice_seconds` of work, at least one row. Runs
+        rows soon, so that the caller can make it durable: at most about `call_options.slice_seconds` of work, at least one row. Runs
         may come in any order; together they cover every row once. A row that raises is a `RowFailure` and stops no other.
-        When the caller closes the generator, cancel what still runs. With `capture`, keep at most so many bytes of what each
+        When the caller closes the generator, cancel what still runs. With `call_options.capture`, keep at most so many bytes of what each
         row writes to stdout, to stderr, and logs, and yield them as `BatchResult.logs`; show them where this process shows
         its own, too. `capture.Capture` does it for `run_slice`.
 

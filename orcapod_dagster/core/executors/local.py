@@ -20,6 +20,7 @@ from orcapod_dagster.core.executors.base import (
     row_failures,
     row_logs,
 )
+from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.executors.capture import ASIDE, Capture, Packets
 from orcapod_dagster.core.executors.last_words import LastWords
 from orcapod_dagster.core.executors.slices import (
@@ -86,16 +87,16 @@ class LocalPythonFunctionExecutor(PythonFunctionExecutorBase):
         batches: Iterable[RowBatch],
         *,
         executor_options: Mapping[str, Any] | None = None,
-        slice_seconds: float = 1.0,
-        capture: int = 0,
+        call_options: CallOptions = CallOptions(),  # noqa: B008  # immutable
     ) -> Iterator[BatchResult]:
-        """Run batch after batch, yielding at least every `slice_seconds`."""
+        """Run batch after batch, yielding at least every `call_options.slice_seconds`."""
+        capture, seconds = call_options.capture, call_options.slice_seconds
         watched = _captured(capture) if capture and os.name == "posix" else nullcontext()
         with watched as capturing, EventLoopThread() as loop:
             for batch in batches:
                 first = 0
                 while first < batch.length:
-                    done = _run_slice(fn, batch, first, slice_seconds, loop, capturing)
+                    done = _run_slice(fn, batch, first, seconds, loop, capturing)
                     start, length = batch.start + first, len(done.outputs)
                     failures, logs = row_failures(done.failures, start), row_logs(done.logs, start)
                     data = self.get_executor_data()

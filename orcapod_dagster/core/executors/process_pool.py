@@ -21,6 +21,7 @@ from orcapod_dagster.core.errors import ExecutorError, MissingExtraError, Worker
 from orcapod_dagster.core.executors import pool_worker, row_worker, slices
 from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorBase, RowBatch, RowFailure
 from orcapod_dagster.core.executors.budget import WorkerBudget, cores
+from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.executors.capture import LogEntry
 from orcapod_dagster.core.executors.own_modules import own_modules
 from orcapod_dagster.core.executors.pickling import dumps
@@ -90,26 +91,25 @@ class ProcessPoolExecutor(PythonFunctionExecutorBase):
         batches: Iterable[RowBatch],
         *,
         executor_options: Mapping[str, Any] | None = None,
-        slice_seconds: float = 1.0,
-        capture: int = 0,
+        call_options: CallOptions = CallOptions(),  # noqa: B008  # immutable
     ) -> Iterator[BatchResult]:
-        """Run rows as tasks of about `slice_seconds`, one per worker at a time, in order of completion."""
+        """Run rows as tasks of about `call_options.slice_seconds`, one per worker at a time, in order of completion."""
         executor = self.with_options(**executor_options) if executor_options else self
-        return _Run(executor.get_executor_data(), fn, slice_seconds, capture).results(batches)
+        return _Run(executor.get_executor_data(), fn, call_options).results(batches)
 
 
 class _Run(TaskRun):
     """The workers and tasks of one `run_rows`; a worker starts when there is a task for it."""
 
-    def __init__(self, data: Mapping[str, Any], fn: Callable[..., Any], slice_seconds: float, capture: int) -> None:
-        super().__init__(slice_seconds, _MAX_ROWS)
+    def __init__(self, data: Mapping[str, Any], fn: Callable[..., Any], call_options: CallOptions) -> None:
+        super().__init__(call_options.slice_seconds, _MAX_ROWS)
         self._data = data
         self._cloudpickle = _import_cloudpickle()
         self._modules = [
             *(slices, *CAPTURE_MODULES, skip, handle, keeper, row_worker, pool_worker),
             *own_modules(fn),
         ]
-        order = CaptureOrder.of(capture)
+        order = CaptureOrder.of(call_options.capture)
         self._payload = (self._dumps(pool_worker.serve), self._dumps(fn), order and tuple(order))
         self._budget: WorkerBudget | None = None
         self._lifeline = (-1, -1)

@@ -15,6 +15,7 @@ from orcapod_dagster.core.blobs import handle, keeper
 from orcapod_dagster.core.errors import ExecutorError, MissingExtraError
 from orcapod_dagster.core.executors import ray_worker, row_worker, slices
 from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorBase, RowBatch
+from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.executors.own_modules import own_modules
 from orcapod_dagster.core.executors.pickling import dumps
 from orcapod_dagster.core.executors.tasks import Piece, TaskRun, unpacked
@@ -84,16 +85,15 @@ class RayExecutor(PythonFunctionExecutorBase):
         batches: Iterable[RowBatch],
         *,
         executor_options: Mapping[str, Any] | None = None,
-        slice_seconds: float = 1.0,
-        capture: int = 0,
+        call_options: CallOptions = CallOptions(),  # noqa: B008  # immutable
     ) -> Iterator[BatchResult]:
-        """Run rows as tasks of about `slice_seconds`, in order of completion.
+        """Run rows as tasks of about `call_options.slice_seconds`, in order of completion.
 
         A task that reaches the bound gives back its finished rows, and the rest is sent again at once. At most two
         tasks per slot of the cluster are under way, so rows never pile up in the object store.
         """
         executor = self.with_options(**executor_options) if executor_options else self
-        return _Run(executor.connect(), executor, fn, slice_seconds, capture).results(batches)
+        return _Run(executor.connect(), executor, fn, call_options).results(batches)
 
     def connect(self) -> Any:
         """Return the module `ray`, connected to the cluster; a process has one connection, whoever made it.
@@ -130,17 +130,15 @@ class RayExecutor(PythonFunctionExecutorBase):
 class _Run(TaskRun):
     """The tasks of one `run_rows`."""
 
-    def __init__(
-        self, ray: Any, executor: RayExecutor, fn: Callable[..., Any], slice_seconds: float, capture: int
-    ) -> None:
-        super().__init__(slice_seconds, _MAX_ROWS)
+    def __init__(self, ray: Any, executor: RayExecutor, fn: Callable[..., Any], call_options: CallOptions) -> None:
+        super().__init__(call_options.slice_seconds, _MAX_ROWS)
         self._ray = ray
         self._executor = executor
         self._options = executor.remote_options()
         self._task = _task().options(**self._options)
         self._modules = [slices, *CAPTURE_MODULES, skip, handle, keeper, row_worker, *own_modules(fn)]
         # Ray gets one object; the function is apart in it, because unpickling it may need what the worker sets up.
-        order = CaptureOrder.of(capture)
+        order = CaptureOrder.of(call_options.capture)
         self._payload = ray.put((self._dumps(row_worker.make_worker), self._dumps(fn), order and tuple(order)))
         self._window, self._window_until = 1, 0.0
 

@@ -1,0 +1,18 @@
+"""CallOptions: how an executor calls a function with rows, wherever it does so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """How rows are called; the same for all rows of one `run_rows`.
+
+    Attributes:
+        slice_seconds: how much finished work an executor may hold back, about; one row is always finished.
+        capture: bytes that are kept of what each row writes to stdout, to stderr, and logs; 0 for none.
+    """
+
+    slice_seconds: float = 1.0
+    capture: int = 0
