@@ -14,7 +14,7 @@ import pyarrow as pa
 from orcapod_dagster.core import columns as names
 from orcapod_dagster.core.arrow import pc
 from orcapod_dagster.core.errors import InputError, TableNotFoundError
-from orcapod_dagster.core.executors.slices import run_coroutine
+from orcapod_dagster.core.executors.event_loop import run_coroutine
 from orcapod_dagster.core.hashing import PACKET_METHOD
 from orcapod_dagster.core.packet_logs import PacketLogs, log_path
 from orcapod_dagster.core.pod import Plan

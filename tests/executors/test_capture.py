@@ -79,11 +79,11 @@ def test_an_interrupt_in_async_rows_leaves_the_streams(stubborn: bool) -> None:
     """After Ctrl-C in async rows the streams lead where they led, and still do when the row that ran then has ended."""
     code = (
         "import asyncio, os, signal, sys, threading, time\n"
-        "from orcapod_dagster.core.executors import slices\n"
+        "from orcapod_dagster.core.executors import event_loop\n"
         "from orcapod_dagster.core.executors.call_options import CallOptions\n"
         "from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor\n"
         "from orcapod_dagster.testing.executors import make_batches\n"
-        f"slices._CLOSE_SECONDS = {0.1 if stubborn else 20.0}\n"
+        f"event_loop._CLOSE_SECONDS = {0.1 if stubborn else 20.0}\n"
         "def state(): return [os.fstat(n).st_ino for n in (1, 2)], sys.stdout, sys.stderr\n"
         "before, ended, began = state(), [], time.monotonic()\n"
         "async def work(x):\n"

@@ -10,8 +10,9 @@ import pytest
 
 from orcapod_dagster.core.executors.base import PythonFunctionExecutorBase, RowBatch
 from orcapod_dagster.core.executors.call_options import CallOptions
+from orcapod_dagster.core.executors.event_loop import EventLoopThread
 from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor
-from orcapod_dagster.core.executors.slices import EventLoopThread, is_async, run_slice
+from orcapod_dagster.core.executors.slices import is_async, run_slice
 from orcapod_dagster.testing.executors import ExecutorConformance, make_batches
 
 

@@ -14,7 +14,8 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.executors.capture import LogEntry
-from orcapod_dagster.core.executors.slices import SliceFailure, call_in_thread
+from orcapod_dagster.core.executors.event_loop import call_in_thread
+from orcapod_dagster.core.executors.slices import SliceFailure
 from orcapod_dagster.core.types import Schema
 
 

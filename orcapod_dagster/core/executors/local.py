@@ -22,15 +22,9 @@ from orcapod_dagster.core.executors.base import (
 )
 from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.executors.capture import ASIDE, Capture, Packets
+from orcapod_dagster.core.executors.event_loop import EventLoopThread, call_in_thread, run_coroutine
 from orcapod_dagster.core.executors.last_words import LastWords
-from orcapod_dagster.core.executors.slices import (
-    EventLoopThread,
-    SliceResult,
-    call_in_thread,
-    is_async,
-    run_coroutine,
-    run_slice,
-)
+from orcapod_dagster.core.executors.slices import SliceResult, is_async, run_slice
 from orcapod_dagster.core.executors.spool import open_spool, provide_streams
 from orcapod_dagster.core.types import Schema
 

@@ -15,10 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Pipe, wait
 from typing import Any, Final, Self
 
-from orcapod_dagster.core import skip
-from orcapod_dagster.core.blobs import handle, keeper
 from orcapod_dagster.core.errors import ExecutorError, MissingExtraError, WorkerDeathError
-from orcapod_dagster.core.executors import pool_worker, row_worker, slices
+from orcapod_dagster.core.executors import pool_worker
 from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorBase, RowBatch, RowFailure
 from orcapod_dagster.core.executors.budget import WorkerBudget, cores
 from orcapod_dagster.core.executors.call_options import CallOptions
@@ -26,7 +24,8 @@ from orcapod_dagster.core.executors.capture import LogEntry
 from orcapod_dagster.core.executors.own_modules import own_modules
 from orcapod_dagster.core.executors.pickling import dumps
 from orcapod_dagster.core.executors.tasks import Piece, TaskRun, unpacked
-from orcapod_dagster.core.executors.worker_output import CAPTURE_MODULES, CaptureOrder, WorkerSpools, pass_on
+from orcapod_dagster.core.executors.worker_modules import WORKER_MODULES
+from orcapod_dagster.core.executors.worker_output import CaptureOrder, WorkerSpools, pass_on
 from orcapod_dagster.core.types import Schema
 
 _MAX_ROWS: Final = 16_384
@@ -105,10 +104,7 @@ class _Run(TaskRun):
         super().__init__(call_options.slice_seconds, _MAX_ROWS)
         self._data = data
         self._cloudpickle = _import_cloudpickle()
-        self._modules = [
-            *(slices, *CAPTURE_MODULES, skip, handle, keeper, row_worker, pool_worker),
-            *own_modules(fn),
-        ]
+        self._modules = [*WORKER_MODULES, pool_worker, *own_modules(fn)]
         order = CaptureOrder.of(call_options.capture)
         self._payload = (self._dumps(pool_worker.serve), self._dumps(fn), order and tuple(order))
         self._budget: WorkerBudget | None = None

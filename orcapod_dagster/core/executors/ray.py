@@ -10,16 +10,15 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any, Final, Self
 
-from orcapod_dagster.core import skip
-from orcapod_dagster.core.blobs import handle, keeper
 from orcapod_dagster.core.errors import ExecutorError, MissingExtraError
-from orcapod_dagster.core.executors import ray_worker, row_worker, slices
+from orcapod_dagster.core.executors import ray_worker, row_worker
 from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorBase, RowBatch
 from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.executors.own_modules import own_modules
 from orcapod_dagster.core.executors.pickling import dumps
 from orcapod_dagster.core.executors.tasks import Piece, TaskRun, unpacked
-from orcapod_dagster.core.executors.worker_output import CAPTURE_MODULES, CaptureOrder, pass_on
+from orcapod_dagster.core.executors.worker_modules import WORKER_MODULES
+from orcapod_dagster.core.executors.worker_output import CaptureOrder, pass_on
 from orcapod_dagster.core.types import Schema
 
 # With more rows of a trivial function, results leave Ray's inline limit and take the slower way of the object store.
@@ -136,7 +135,7 @@ class _Run(TaskRun):
         self._executor = executor
         self._options = executor.remote_options()
         self._task = _task().options(**self._options)
-        self._modules = [slices, *CAPTURE_MODULES, skip, handle, keeper, row_worker, *own_modules(fn)]
+        self._modules = [*WORKER_MODULES, *own_modules(fn)]
         # Ray gets one object; the function is apart in it, because unpickling it may need what the worker sets up.
         order = CaptureOrder.of(call_options.capture)
         self._payload = ray.put((self._dumps(row_worker.make_worker), self._dumps(fn), order and tuple(order)))

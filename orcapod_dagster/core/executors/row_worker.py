@@ -13,14 +13,8 @@ from typing import Any
 from orcapod_dagster.core.blobs.handle import Blob
 from orcapod_dagster.core.blobs.keeper import output_directory
 from orcapod_dagster.core.executors.capture import Capture
-from orcapod_dagster.core.executors.slices import (
-    EventLoopThread,
-    SliceFailure,
-    SliceResult,
-    describe,
-    is_async,
-    run_slice,
-)
+from orcapod_dagster.core.executors.event_loop import EventLoopThread
+from orcapod_dagster.core.executors.slices import SliceFailure, SliceResult, describe, is_async, run_slice
 from orcapod_dagster.core.skip import SkipPacket
 
 

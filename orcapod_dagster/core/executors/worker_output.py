@@ -7,14 +7,10 @@ import logging
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
-from orcapod_dagster.core.executors import capture, ends, log_records, spool
 from orcapod_dagster.core.executors.capture import LogEntry
 from orcapod_dagster.core.executors.spool import STDERR, STDOUT, open_spool, read_between, write_all
-
-CAPTURE_MODULES: Final = (capture, ends, log_records, spool)
-"""What a worker needs to capture; sent to it by value."""
 
 
 class CaptureOrder(NamedTuple):

@@ -1,0 +1,12 @@
+"""Which modules of this package are sent to workers by value, in one place for all executors."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from orcapod_dagster.core import skip
+from orcapod_dagster.core.blobs import handle, keeper
+from orcapod_dagster.core.executors import capture, ends, event_loop, log_records, row_worker, slices, spool
+
+WORKER_MODULES: Final = (slices, event_loop, capture, ends, log_records, spool, skip, handle, keeper, row_worker)
+"""What a worker needs to call a function with rows; each imports only the standard library, or another of these."""
