@@ -9,6 +9,7 @@ from orcapod_dagster.core.blobs.keeper import output_directory
 from orcapod_dagster.core.errors import OrcapodError
 from orcapod_dagster.core.files import Directory, File
 from orcapod_dagster.core.packet_function import packet_function
+from orcapod_dagster.core.packet_retry import PacketRetry
 from orcapod_dagster.core.skip import SkipPacket
 from orcapod_dagster.io_manager import DeltaLakeIOManager
 from orcapod_dagster.logs import read_logs
@@ -29,6 +30,7 @@ __all__ = [
     "LocalExecutorResource",
     "OrcapodError",
     "PacketExecutorResource",
+    "PacketRetry",
     "ProcessPoolExecutorResource",
     "RayExecutorResource",
     "ResultStoreResource",

@@ -14,6 +14,7 @@ from orcapod_dagster.core.errors import DefinitionError
 from orcapod_dagster.core.identity import function_signature_hash
 from orcapod_dagster.core.packet_function import PythonPacketFunction
 from orcapod_dagster.core.packet_logs import LOG_BYTES
+from orcapod_dagster.core.packet_retry import PacketRetry
 from orcapod_dagster.core.result_cache import MATCH_POLICIES, MatchPolicy
 from orcapod_dagster.execution import materialize_packets
 from orcapod_dagster.resources import EXECUTOR_KEY, IO_MANAGER_KEY, RESULT_STORE_KEY
@@ -95,6 +96,8 @@ def packet_asset(fn_or_packet_function: Callable[..., Any] | None = None, **opti
             - `executor_options`: for the executor.
             - `capture`: whether what each packet prints and logs is kept in the log table, up to 64 KiB of stdout, of
               stderr, and of log records; `False`, or another number of bytes.
+            - `packet_retry`: how packets that fail are tried again within one run: a `PacketRetry`, its attributes as a dict,
+              or how often a packet is called at most. Dagster's `retry_policy` is about whole steps.
             - `name`, `key_prefix`, `key`, `group_name`, `partitions_def`, `backfill_policy`, …: as `@dg.asset`.
 
     Returns:
@@ -129,6 +132,7 @@ def _build(
     params: Mapping[str, Any] | None = None,
     executor_options: Mapping[str, Any] | None = None,
     capture: bool | int = True,
+    packet_retry: PacketRetry | Mapping[str, Any] | int | None = None,
     own_code: Sequence[Any] = (),
     depends_on: Sequence[Any] | Mapping[str, Any] = (),
     ignore: Sequence[str] = (),
@@ -160,6 +164,7 @@ def _build(
         executor_options=dict(executor_options or {}),
         partition_expr=_inherited_partition_expr(asset_options, upstreams),
         capture=LOG_BYTES if capture is True else int(capture),
+        packet_retry=PacketRetry.of(packet_retry),
     )
     _check(spec)
     return _define(spec, ins, asset_options)

@@ -323,6 +323,7 @@ def pod_of(
         extra_info=extra_info,
         blobs=blobs,
         logs=logs,
+        retry=spec.packet_retry,
     )
 
 

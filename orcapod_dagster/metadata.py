@@ -39,6 +39,7 @@ def counts(report: PodReport) -> dict[str, Any]:
         "orcapod/packets_computed": report.computed,
         "orcapod/packets_failed": report.failed,
         "orcapod/packets_skipped": report.skipped,
+        **({"orcapod/packets_tried_again": report.tried_again} if report.tried_again else {}),
         "orcapod/packets_per_second": round(report.done / report.seconds, 1) if report.seconds else 0.0,
         "orcapod/seconds": round(report.seconds, 3),
         "orcapod/computed_because": dg.MetadataValue.json(dict(report.reasons)),
@@ -124,6 +125,7 @@ def failures(shown: Sequence[tuple[Mapping[str, Any], Outcome]], commands: Seque
             {
                 "tag": ", ".join(f"{k}={v}" for k, v in tag.items()),
                 "error": f"{o.error_type}: {o.message}"[:500],
+                "attempts": o.attempts,
                 "traceback": o.traceback[-2000:],
                 "printed": o.printed,
                 "command": command,

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 import dagster as dg
 
 from orcapod_dagster.core.packet_function import PythonPacketFunction
+from orcapod_dagster.core.packet_retry import PacketRetry
 from orcapod_dagster.core.result_cache import MatchPolicy
 
 TAG_COLUMNS_METADATA: Final = "orcapod/tag_columns"
@@ -28,6 +29,7 @@ class PacketAssetSpec:
         match, on_error, carry, rename, params, executor_options: as `packet_asset` takes them.
         partition_expr: as declared or inherited, else None.
         capture: bytes per packet and stream; 0 for none.
+        packet_retry: how packets that fail are tried again within one run; None for not at all.
     """
 
     key: dg.AssetKey
@@ -42,3 +44,4 @@ class PacketAssetSpec:
     executor_options: Mapping[str, Any]
     partition_expr: Any
     capture: int
+    packet_retry: PacketRetry | None

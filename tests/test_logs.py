@@ -34,10 +34,11 @@ from orcapod_dagster.core.execution_data import EXECUTION_DATA_SCHEMA, flatten_e
 from orcapod_dagster.core.executors.capture import LogEntry
 from orcapod_dagster.core.hashing import hash_rows
 from orcapod_dagster.core.lake import Lake
-from orcapod_dagster.core.packet_logs import LOG_SCHEMA, PacketLogs, tags_as_text
+from orcapod_dagster.core.packet_logs import LOG_SCHEMA, PacketLogs
 from orcapod_dagster.core.result_cache import ResultCache
 from orcapod_dagster.core.sources import MemorySource
 from orcapod_dagster.core.streams import PacketStream, StreamInput
+from orcapod_dagster.core.tag_texts import tags_as_text
 from orcapod_dagster.core.verify import verify
 
 

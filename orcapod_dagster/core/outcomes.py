@@ -15,6 +15,7 @@ from orcapod_dagster.core.converter import UTC_TIMESTAMP
 from orcapod_dagster.core.databases.base import ArrowDatabase
 from orcapod_dagster.core.hashing import HASH_TYPE, PACKET_METHOD
 from orcapod_dagster.core.result_cache import Constraints, few, fulfilling
+from orcapod_dagster.core.tag_texts import TAG_TYPE
 
 FAILED: Final = "FAILED"
 SKIPPED: Final = "SKIPPED"
@@ -28,8 +29,20 @@ _OWN_FIELDS: Final = (
     pa.field(names.TIMESTAMP, UTC_TIMESTAMP, nullable=False),
     pa.field(names.DURATION, pa.float64(), nullable=False),
 )
+_LATER_FIELDS: Final = (
+    pa.field("attempts", pa.int64()),
+    pa.field("error_kinds", pa.list_(pa.string())),
+    pa.field("tag", TAG_TYPE),
+)
+"""Null in rows of earlier releases. `error_kinds`: the names of the error's class and of all that it is derived from."""
 OUTCOME_SCHEMA: Final = pa.schema(
-    [*_OWN_FIELDS, *CONTEXT_FIELDS, pa.field(names.CONTEXT_KEY, pa.string(), nullable=False), ENVIRONMENT_FIELD]
+    [
+        *_OWN_FIELDS,
+        *CONTEXT_FIELDS,
+        pa.field(names.CONTEXT_KEY, pa.string(), nullable=False),
+        ENVIRONMENT_FIELD,
+        *_LATER_FIELDS,
+    ]
 )
 
 
@@ -41,6 +54,8 @@ class Outcome:
         row: its position in the stream of the run.
         state: `FAILED` or `SKIPPED`. duration: seconds until it ended.
         printed: the end of what it printed and logged, for reports; not stored here, the packet logs have it.
+        attempts: how often it was called in its run; 0 where it could not be called. The rest is of the last attempt.
+        kinds: the names of the error's class and of all that it is derived from; none for what no further call can mend.
     """
 
     row: int
@@ -50,6 +65,8 @@ class Outcome:
     traceback: str
     duration: float
     printed: str = ""
+    attempts: int = 1
+    kinds: tuple[str, ...] = ()
 
 
 class OutcomeLog:
@@ -65,8 +82,10 @@ class OutcomeLog:
         # Where further outcomes lie that are read as if they stood here; see `counting.py`.
         self.beside: tuple[tuple[str, ...], ...] = ()
 
-    def store(self, input_hashes: pa.Array, outcomes: Sequence[Outcome], context: Context) -> None:
-        """Store outcomes with the hashes of their inputs; durable on return."""
+    def store(
+        self, input_hashes: pa.Array, outcomes: Sequence[Outcome], context: Context, tags: pa.Array | None = None
+    ) -> None:
+        """Store outcomes with the hashes of their inputs and the tags of their rows, as text; durable on return."""
         if not outcomes:
             return
         now = dt.datetime.now(dt.UTC)
@@ -84,7 +103,12 @@ class OutcomeLog:
         tile = pa.Table.from_batches([context.rows(1)]).take(pa.repeat(0, rows)).combine_chunks()
         shared = [column.combine_chunks() for column in tile.columns]
         last = (pa.repeat(PACKET_METHOD, rows), context.environments(rows))
-        batch = pa.RecordBatch.from_arrays([*arrays, *shared, *last], schema=OUTCOME_SCHEMA)
+        later = (
+            pa.array([o.attempts for o in outcomes], pa.int64()),
+            pa.array([o.kinds for o in outcomes], pa.list_(pa.string())),
+            pa.nulls(rows, TAG_TYPE) if tags is None else tags,
+        )
+        batch = pa.RecordBatch.from_arrays([*arrays, *shared, *last, *later], schema=OUTCOME_SCHEMA)
         self.database.append(self.path, pa.Table.from_batches([batch]).to_reader)
         self.database.flush()
         self.database.keep_quick(self.path)

@@ -10,8 +10,7 @@ from typing import Final
 import pyarrow as pa
 
 from orcapod_dagster.core import columns as names
-from orcapod_dagster.core.arrow import count_up, pc
-from orcapod_dagster.core.casting import one_array
+from orcapod_dagster.core.arrow import pc
 from orcapod_dagster.core.contexts import VARIATION_SCHEMA, Context
 from orcapod_dagster.core.converter import UTC_TIMESTAMP
 from orcapod_dagster.core.databases.base import ArrowDatabase
@@ -19,10 +18,10 @@ from orcapod_dagster.core.executors.capture import LogEntry
 from orcapod_dagster.core.hashing import PACKET_METHOD
 from orcapod_dagster.core.outcomes import Outcome
 from orcapod_dagster.core.streams import PacketStream
+from orcapod_dagster.core.tag_texts import TAG_TYPE, tags_as_text
 
 LOG_BYTES: Final = 64 * 1024
 """How much of what a packet writes to a stream, and logs, is kept unless somebody says otherwise."""
-TAG_TYPE: Final = pa.map_(pa.string(), pa.string())
 _VARIATION: Final = tuple(f"{names.VARIATION_PREFIX}{name}" for name in VARIATION_SCHEMA)
 LOG_SCHEMA: Final = pa.schema(
     [
@@ -121,28 +120,6 @@ class PacketLogs:
 def log_path(uri: Sequence[str]) -> tuple[str, ...]:
     """Return the path of the log table of the function with a `uri`, among the hidden tables."""
     return ("logs", *uri)
-
-
-def tags_as_text(stream: PacketStream, rows: pa.Array) -> pa.Array:
-    """Return the tags of some rows as maps: name of the tag → value as text, null where it is null."""
-    tags = list(stream.tag_columns)
-    found = pa.Table.from_batches(stream.narrow(rows).scan(tags))
-    values = pa.concat_arrays([_as_text(found[name]) for name in tags])
-    # Column after column stands there; the map wants packet after packet.
-    number = count_up(len(rows) * len(tags))
-    packet = pc.divide(number, len(tags))
-    column = pc.subtract(number, pc.multiply(packet, len(tags)))
-    items = values.take(pc.add(pc.multiply(column, len(rows)), packet))
-    keys = pa.array(tags, pa.string()).take(column)
-    offsets = pc.multiply(count_up(len(rows) + 1), len(tags)).cast(pa.int32())
-    return pa.MapArray.from_arrays(offsets, keys, items)
-
-
-def _as_text(column: pa.ChunkedArray) -> pa.Array:
-    try:
-        return one_array(column.cast(pa.string()))
-    except pa.ArrowException:  # a nested type, or bytes
-        return pa.array([None if value is None else _plain(str(value)) for value in column.to_pylist()], pa.string())
 
 
 def with_last_lines(outcomes: Iterable[Outcome], entries: Sequence[LogEntry]) -> list[Outcome]:

@@ -1,7 +1,7 @@
 """FunctionPod: a stream of packets through cache and executor, results first and durable chunk by chunk.
 
 plan      hash the consumed columns, find hits, misses and the reason of each
-compute   run the misses, store results, at most about 5 s of finished work not yet durable
+compute   run the misses in rounds, store results, at most about 5 s of finished work not yet durable
 assemble  the stream's rows with their results beside them, streamed from what is stored
 """
 
@@ -11,6 +11,7 @@ import functools
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -18,6 +19,7 @@ import pyarrow as pa
 
 from orcapod_dagster.core import columns as names
 from orcapod_dagster.core.arrow import count_up, first_of_each, pc, size_of
+from orcapod_dagster.core.attempts import Rounds, Turns
 from orcapod_dagster.core.blobs.keeper import Keeper
 from orcapod_dagster.core.blobs.presence import lost_rows, without_lost
 from orcapod_dagster.core.blobs.store import BlobStore
@@ -38,6 +40,7 @@ from orcapod_dagster.core.identity import Environment
 from orcapod_dagster.core.outcomes import FAILED, SKIPPED, Outcome, OutcomeLog
 from orcapod_dagster.core.packet_function import PythonPacketFunction
 from orcapod_dagster.core.packet_logs import PacketLogs
+from orcapod_dagster.core.packet_retry import PacketRetry
 from orcapod_dagster.core.reasons import (
     EARLIER_FAILURE,
     FORCED,
@@ -53,6 +56,7 @@ from orcapod_dagster.core.settling import Chunk, Settler
 from orcapod_dagster.core.siblings import results_elsewhere
 from orcapod_dagster.core.sources import TableSource
 from orcapod_dagster.core.streams import PacketStream
+from orcapod_dagster.core.tag_texts import tags_as_text
 
 FLUSH_ROWS: Final = 131_072
 FLUSH_SECONDS: Final = 3.0
@@ -60,6 +64,7 @@ FLUSH_BYTES: Final = 64 * 1024 * 1024
 _BATCH_ROWS: Final = 16_384
 _BATCH_BYTES: Final = 64 * 1024 * 1024
 _KEPT_FAILURES: Final = 100
+_TURN_SECONDS: Final = 1.0
 
 
 class Hashed(NamedTuple):
@@ -109,6 +114,7 @@ class PodReport:
         total: rows of the stream. cached: rows whose result was there before. computed: packets computed now.
         failed, skipped: rows without a result. to_compute: packets that this run computes.
         failures: the first failures, with their rows. seconds: since the run began.
+        tried_again: further attempts of packets that had failed in this run.
         unsettled: rows that were computed without a result, in arrays of `int64`.
         accepted: content hash of another version of the code → rows with a result of it; known once the table is assembled.
         lost_logs: entries of the log table that could not be written. lost_logs_reason: of the first of them.
@@ -120,6 +126,7 @@ class PodReport:
     computed: int = 0
     failed: int = 0
     skipped: int = 0
+    tried_again: int = 0
     seconds: float = 0.0
     reasons: Mapping[str, int] = field(default_factory=dict[str, int])
     failures: list[Outcome] = field(default_factory=list[Outcome])
@@ -147,6 +154,7 @@ class FunctionPod:
         extra_info: stored with each result.
         blobs: the large values of the lake; without it, they lie in the records themselves.
         logs: what its packets print and log; without it, that is not captured.
+        retry: how packets that fail are tried again within one run; without it, they are not.
 
     Raises:
         TypeError: the executor does not support the function.
@@ -164,6 +172,7 @@ class FunctionPod:
         extra_info: Mapping[str, str] | None = None,
         blobs: BlobStore | None = None,
         logs: PacketLogs | None = None,
+        retry: PacketRetry | None = None,
     ) -> None:
         chosen = check_executor(executor or function.executor, function.packet_function_type_id, repr(function))
         if chosen is None:
@@ -176,6 +185,7 @@ class FunctionPod:
         self._options = dict(executor_options or {})
         self.extra_info = dict(extra_info or {})
         self._logs = logs
+        self._retry = retry
         self._blobs = blobs
         self._keeper = Keeper() if blobs is None else blobs.keeper
         self.codes = CodeStore(cache.database)
@@ -380,7 +390,7 @@ class FunctionPod:
             on_progress: called after each durable chunk with the counts so far.
 
         Returns:
-            The final counts. Failures of packets do not raise here; everything else does, with all chunks kept.
+            The final counts. Failures of packets do not raise here; everything else does, with all finished work stored.
         """
         began = time.monotonic()
         report = PodReport(len(plan.hashes), len(plan.to_compute), reasons=plan.reasons.counts())
@@ -389,20 +399,22 @@ class FunctionPod:
             # Before the first result that it made: what is kept of code may be more than what made results, never less.
             self._remember(plan)
         self._store_invalid(plan, report)
-        waiting: list[Chunk] = []
-        waiting_rows, waiting_bytes, last = 0, 0, began
-        for chunk in self._chunks(plan):
-            waiting.append(chunk)
-            waiting_rows += len(chunk.rows) + len(chunk.outcomes)
-            waiting_bytes += chunk.size
-            now = time.monotonic()
-            if waiting_rows >= FLUSH_ROWS or waiting_bytes >= FLUSH_BYTES or now - last >= FLUSH_SECONDS:
-                self._flush(plan, waiting, report)
-                waiting, waiting_rows, waiting_bytes, last = [], 0, 0, now
-                report.seconds = time.monotonic() - began
-                if on_progress is not None:
-                    on_progress(report)
-        self._flush(plan, waiting, report)
+        waiting, rounds = _Waiting(), self._rounds(plan)
+        try:
+            with closing(rounds.chunks(plan.to_compute)) as chunks:
+                for chunk in chunks:
+                    if not waiting.add(chunk):
+                        continue
+                    report.tried_again = rounds.tried_again
+                    self._flush(plan, waiting.take(), report)
+                    report.seconds = time.monotonic() - began
+                    if on_progress is not None:
+                        on_progress(report)
+        finally:
+            # Whatever ended the run, what is finished is stored; what could not be stored just now is no longer there.
+            report.tried_again = rounds.tried_again
+            if left := waiting.take():
+                self._flush(plan, left, report)
         if report.computed:
             self.cache.compact()
         report.seconds = time.monotonic() - began
@@ -415,7 +427,8 @@ class FunctionPod:
 
     def run(self, plan: Plan) -> Iterator[Chunk]:
         """Run what the plan says, and yield finished work in whatever order; nothing is stored but large values."""
-        return self._chunks(plan)
+        with closing(self._rounds(plan).chunks(plan.to_compute)) as chunks:
+            yield from (chunk for chunk in chunks if chunk is not None)
 
     def arguments(self, stream: PacketStream) -> tuple[dict[str, Any], list[Any], dict[str, Any]]:
         """Return the function's arguments for the one row of a stream: all by name, and as positional and keyword ones."""
@@ -433,35 +446,40 @@ class FunctionPod:
         report.failures.extend(outcomes[:_KEPT_FAILURES])
         if outcomes:
             hashes = plan.hashes.take(pa.array([o.row for o in outcomes], pa.int64()))
-            self.outcomes.store(hashes, outcomes, self._context(plan, self.executor.get_executor_data()))
+            tags = tags_as_text(plan.stream, pa.array([o.row for o in outcomes], pa.int64()))
+            self.outcomes.store(hashes, outcomes, self._context(plan, self.executor.get_executor_data()), tags)
 
-    def _chunks(self, plan: Plan) -> Iterator[Chunk]:
-        if not len(plan.to_compute):
-            return
+    def _rounds(self, plan: Plan) -> Rounds:
+        return Rounds(functools.partial(self._round, plan), self._retry)
+
+    def _round(self, plan: Plan, rows: pa.Array) -> Turns:
+        """Call rows of a plan once each."""
         function, in_flight = self.function.keeping(self._keeper), PathsInFlight()
         settler = Settler(self.function, self._keeper)
-        batches = self._row_batches(plan, in_flight)
-        calls = CallOptions(capture=0 if self._logs is None else self._logs.limit)
+        batches = self._row_batches(plan.stream, rows, in_flight)
+        calls = CallOptions(capture=0 if self._logs is None else self._logs.limit, turn_seconds=_TURN_SECONDS)
         results = self.executor.run_rows(function, batches, executor_options=self._options or None, call_options=calls)
         try:
             for result in results:
-                rows = plan.to_compute.slice(result.start, result.length)
-                yield from settler.settled(rows, result, self._changed_files(plan, result, in_flight))
+                if not result.length:
+                    yield None
+                    continue
+                these = rows.slice(result.start, result.length)
+                yield from settler.settled(these, result, self._changed_files(plan, these, result, in_flight))
         finally:
             close = getattr(results, "close", None)
             if close is not None:
                 close()
 
-    def _row_batches(self, plan: Plan, in_flight: PathsInFlight) -> Iterator[RowBatch]:
-        """Yield the packets to compute as Python values, in stream order, at most `_BATCH_ROWS` or about `_BATCH_BYTES` at a time."""
-        stream = plan.stream
-        if len(plan.to_compute) < stream.num_rows:
-            stream = stream.narrow(plan.to_compute)
+    def _row_batches(self, stream: PacketStream, rows: pa.Array, in_flight: PathsInFlight) -> Iterator[RowBatch]:
+        """Yield rows as Python values, in stream order, at most `_BATCH_ROWS` or about `_BATCH_BYTES` at a time."""
+        if len(rows) < stream.num_rows:
+            stream = stream.narrow(rows)
         start = 0
         for batch in stream.scan(self._consumed(stream)):
-            rows = min(_BATCH_ROWS, max(1, _BATCH_BYTES * batch.num_rows // max(1, size_of(batch))))
-            for offset in range(0, batch.num_rows, rows):
-                piece = batch.slice(offset, rows)
+            length = min(_BATCH_ROWS, max(1, _BATCH_BYTES * batch.num_rows // max(1, size_of(batch))))
+            for offset in range(0, batch.num_rows, length):
+                piece = batch.slice(offset, length)
                 bound = self._bind(piece)
                 if self._files is not None:
                     in_flight.send(start, {name: bound[name] for name in self._files.names})
@@ -470,11 +488,12 @@ class FunctionPod:
                 yield RowBatch(positional, keyword, start, piece.num_rows)
                 start += piece.num_rows
 
-    def _changed_files(self, plan: Plan, result: BatchResult, in_flight: PathsInFlight) -> dict[int, str]:
+    def _changed_files(
+        self, plan: Plan, rows: pa.Array, result: BatchResult, in_flight: PathsInFlight
+    ) -> dict[int, str]:
         """Return the packets of a result, counted from its first, whose files changed since they were hashed, and why."""
         if self._files is None or plan.looks is None:
             return {}
-        rows = plan.to_compute.slice(result.start, result.length)
         return self._files.changed(in_flight.receive(result.start, result.length), plan.looks.take(rows))
 
     def _flush(self, plan: Plan, waiting: Sequence[Chunk], report: PodReport) -> None:
@@ -506,7 +525,8 @@ class FunctionPod:
                 start = end
             outcomes = [outcome for chunk in chunks for outcome in chunk.outcomes]
             without = pa.array([outcome.row for outcome in outcomes], pa.int64())
-            self.outcomes.store(plan.hashes.take(without), outcomes, contexts[key])
+            tags = tags_as_text(plan.stream, without) if outcomes else None
+            self.outcomes.store(plan.hashes.take(without), outcomes, contexts[key], tags)
             report.unsettled.append(without)
             report.computed += len(rows)
             report.failed += sum(o.state == FAILED for o in outcomes)
@@ -587,6 +607,31 @@ class FunctionPod:
         failed, skipped = self._earlier_outcomes(self._constraints(plan.variation), left)
         report.failed = pc.sum(pc.is_in(left, value_set=failed)).as_py() or 0
         report.skipped = pc.sum(pc.is_in(left, value_set=skipped)).as_py() or 0
+
+
+class _Waiting:
+    """Finished work that waits to be stored."""
+
+    def __init__(self) -> None:
+        self._chunks: list[Chunk] = []
+        self._rows = self._bytes = 0
+        self._last = time.monotonic()
+
+    def add(self, chunk: Chunk | None) -> bool:
+        """Add what is finished, if anything, and tell whether all that waits is due to be stored."""
+        if chunk is not None:
+            self._chunks.append(chunk)
+            self._rows += len(chunk.rows) + len(chunk.outcomes)
+            self._bytes += chunk.size
+        enough = self._rows >= FLUSH_ROWS or self._bytes >= FLUSH_BYTES
+        return bool(self._chunks) and (enough or time.monotonic() - self._last >= FLUSH_SECONDS)
+
+    def take(self) -> list[Chunk]:
+        """Return what waits; it waits no longer, also where it cannot be stored."""
+        taken, self._chunks = self._chunks, []
+        self._rows = self._bytes = 0
+        self._last = time.monotonic()
+        return taken
 
 
 def _positions(mask: Any) -> pa.Array:

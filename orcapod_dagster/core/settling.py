@@ -11,8 +11,9 @@ import pyarrow as pa
 from orcapod_dagster.core.arrow import size_of
 from orcapod_dagster.core.blobs.keeper import Keeper
 from orcapod_dagster.core.errors import ConversionError, OutputCountError, OutputSizeError
-from orcapod_dagster.core.executors.base import BatchResult
+from orcapod_dagster.core.executors.base import BatchResult, RowFailure
 from orcapod_dagster.core.executors.capture import LogEntry
+from orcapod_dagster.core.executors.slices import kinds_of
 from orcapod_dagster.core.outcomes import FAILED, SKIPPED, Outcome
 from orcapod_dagster.core.packet_function import PythonPacketFunction
 from orcapod_dagster.core.packet_logs import with_last_lines
@@ -81,6 +82,7 @@ class Settler:
         outcomes = [_outcome(rows[f.row - result.start].as_py(), f) for f in failures]
         bad = {f.row - result.start for f in failures}
         for i in sorted(changed.keys() - bad):
+            # Of no kind, for no further call can mend it: the hash is that of what the file held before.
             outcomes.append(Outcome(rows[i].as_py(), FAILED, "InputError", changed[i], "", result.durations[i]))
             bad.add(i)
         good = [i for i in range(result.length) if i not in bad] if bad else range(result.length)
@@ -92,7 +94,15 @@ class Settler:
                 raise
             misfits = _misfits(self._function, outputs, self._keeper)
             outcomes += [
-                Outcome(rows[good[i]].as_py(), FAILED, type(e).__name__, str(e), "", result.durations[good[i]])
+                Outcome(
+                    rows[good[i]].as_py(),
+                    FAILED,
+                    type(e).__name__,
+                    str(e),
+                    "",
+                    result.durations[good[i]],
+                    kinds=kinds_of(e),
+                )
                 for i, e in misfits.items()
             ]
             good = [row for i, row in enumerate(good) if i not in misfits]
@@ -105,9 +115,10 @@ class Settler:
         return Chunk(rows, batch, durations, without, result.execution_data, logs)
 
 
-def _outcome(row: int, failure: Any) -> Outcome:
+def _outcome(row: int, failure: RowFailure) -> Outcome:
     state = SKIPPED if failure.skipped else FAILED
-    return Outcome(row, state, failure.error_type, failure.message, failure.traceback, failure.duration)
+    kinds = failure.kinds or kinds_of(failure.error)
+    return Outcome(row, state, failure.error_type, failure.message, failure.traceback, failure.duration, kinds=kinds)
 
 
 def _misfits(function: PythonPacketFunction, outputs: Sequence[Any], keeper: Keeper) -> dict[int, Exception]:

@@ -10,7 +10,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Final, Protocol, Self, runtime_checkable
 
 from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.executors.capture import LogEntry
@@ -44,6 +44,7 @@ class RowFailure:
         error: the user's exception, unchanged where it can be pickled, else a stand-in of the same text.
         error_type: qualified name of its class. traceback: formatted, as text.
         skipped: whether it was `SkipPacket`, i.e. skipped on purpose.
+        kinds: names of its class and of all that it is derived from, as `slices.kinds_of` gives them; left out, those of `error`.
     """
 
     row: int
@@ -53,6 +54,7 @@ class RowFailure:
     traceback: str
     duration: float
     skipped: bool = False
+    kinds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,10 @@ class BatchResult:
         outputs, durations = self.outputs[first:end], self.durations[first:end]
         logs = tuple(entry for entry in self.logs if first <= entry.row - self.start < end)
         return BatchResult(self.start + first, end - first, outputs, durations, failures, self.execution_data, logs)
+
+
+NOTHING_YET: Final = BatchResult(0, 0, [], [])
+"""A result of no rows: nothing has finished for a while, and the caller has its turn, e.g. to store what it has."""
 
 
 @runtime_checkable
@@ -237,6 +243,7 @@ class PythonFunctionExecutorBase(ABC):
         Note to implementers: take `batches` as you need them, never all at once. Yield each finished run of consecutive
         rows soon, so that the caller can make it durable: at most about `call_options.slice_seconds` of work, at least one row. Runs
         may come in any order; together they cover every row once. A row that raises is a `RowFailure` and stops no other.
+        With `call_options.turn_seconds`, yield `NOTHING_YET` where nothing finishes for so long, if you can.
         When the caller closes the generator, cancel what still runs. With `call_options.capture`, keep at most so many bytes of what each
         row writes to stdout, to stderr, and logs, and yield them as `BatchResult.logs`; show them where this process shows
         its own, too. `capture.Capture` does it for `run_slice`.
@@ -254,6 +261,6 @@ def row_logs(logs: Iterable[Sequence[Any]], start: int) -> tuple[LogEntry, ...]:
 def row_failures(failures: Iterable[SliceFailure], start: int) -> tuple[RowFailure, ...]:
     """Bring the failures of a slice that began at row `start` to positions in the stream."""
     return tuple(
-        RowFailure(start + f.row, f.error, f.error_type, f.message, f.traceback, f.duration, f.skipped)
+        RowFailure(start + f.row, f.error, f.error_type, f.message, f.traceback, f.duration, f.skipped, f.kinds)
         for f in failures
     )

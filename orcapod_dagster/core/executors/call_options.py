@@ -12,7 +12,9 @@ class CallOptions:
     Attributes:
         slice_seconds: how much finished work an executor may hold back, about; one row is always finished.
         capture: bytes that are kept of what each row writes to stdout, to stderr, and logs; 0 for none.
+        turn_seconds: where nothing finishes for so long, a result of no rows gives the caller a turn; 0 for never.
     """
 
     slice_seconds: float = 1.0
     capture: int = 0
+    turn_seconds: float = 0.0

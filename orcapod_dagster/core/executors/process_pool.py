@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import math
 import mmap
 import os
 import signal
@@ -101,7 +102,7 @@ class _Run(TaskRun):
     """The workers and tasks of one `run_rows`; a worker starts when there is a task for it."""
 
     def __init__(self, data: Mapping[str, Any], fn: Callable[..., Any], call_options: CallOptions) -> None:
-        super().__init__(call_options.slice_seconds, _MAX_ROWS)
+        super().__init__(call_options, _MAX_ROWS)
         self._data = data
         self._cloudpickle = _import_cloudpickle()
         self._modules = [*WORKER_MODULES, pool_worker, *own_modules(fn)]
@@ -135,15 +136,17 @@ class _Run(TaskRun):
         worker.send(rows, self._seconds)
         return worker
 
-    def _finished(self, running: Mapping[_Worker, Piece]) -> _Worker:
+    def _finished(self, running: Mapping[_Worker, Piece], seconds: float | None) -> _Worker | None:
         """Wait for an answer, or the end of a worker; a child that it left may hold its connection open."""
         by_connection = {worker.connection: worker for worker in running}
+        until = math.inf if seconds is None else time.monotonic() + seconds
         while True:
-            ready = wait(list(by_connection), _LOOK_SECONDS)
+            left = max(0.0, until - time.monotonic())
+            ready = wait(list(by_connection), min(_LOOK_SECONDS, left))
             if ready:
                 return by_connection[ready[0]]  # type: ignore[index]  # connections in, connections out
             dead = next((worker for worker in running if worker.is_dead()), None)
-            if dead is not None:
+            if dead is not None or not left:
                 return dead
 
     def _collect(self, task: _Worker, piece: Piece) -> BatchResult | list[Piece]:

@@ -130,7 +130,7 @@ class _Run(TaskRun):
     """The tasks of one `run_rows`."""
 
     def __init__(self, ray: Any, executor: RayExecutor, fn: Callable[..., Any], call_options: CallOptions) -> None:
-        super().__init__(call_options.slice_seconds, _MAX_ROWS)
+        super().__init__(call_options, _MAX_ROWS)
         self._ray = ray
         self._executor = executor
         self._options = executor.remote_options()
@@ -156,9 +156,9 @@ class _Run(TaskRun):
         # In a list, the payload stays a reference, and a worker fetches it once for all its tasks.
         return self._task.remote([self._payload], self._dumps(piece.values()), self._seconds)
 
-    def _finished(self, running: Mapping[Any, Piece]) -> Any:
-        ready, _ = self._ray.wait(list(running), num_returns=1)
-        return ready[0]
+    def _finished(self, running: Mapping[Any, Piece], seconds: float | None) -> Any:
+        ready, _ = self._ray.wait(list(running), num_returns=1, timeout=seconds)
+        return ready[0] if ready else None
 
     def _collect(self, task: Any, piece: Piece) -> BatchResult:
         loads = self._ray.cloudpickle.loads

@@ -22,7 +22,7 @@ SKIP_CLASS: Final = "SkipPacket"
 
 
 class SliceFailure(NamedTuple):
-    """One row whose call raised; `row` counts from the first row of the slice."""
+    """One row whose call raised; `row` counts from the first row of the slice, `kinds` are the names of its classes."""
 
     row: int
     error: BaseException
@@ -31,6 +31,7 @@ class SliceFailure(NamedTuple):
     traceback: str
     duration: float
     skipped: bool
+    kinds: tuple[str, ...] = ()
 
 
 class SliceResult(NamedTuple):
@@ -178,9 +179,16 @@ def describe(error: BaseException, row: int, duration: float) -> SliceFailure:
     text = "".join(traceback.format_exception(type(error), error, frames))
     kind = type(error)
     skipped = any(base.__name__ == SKIP_CLASS for base in kind.__mro__)
-    plain = kind.__module__ in ("builtins", "__main__")
-    name = kind.__qualname__ if plain else f"{kind.__module__}.{kind.__qualname__}"
-    return SliceFailure(row, error, name, _message(error), text, duration, skipped)
+    kinds = kinds_of(error)
+    return SliceFailure(row, error, kinds[0], _message(error), text, duration, skipped, kinds)
+
+
+def kinds_of(error: BaseException) -> tuple[str, ...]:
+    """Return the names of an exception's class and of all that it is derived from, but for `object`; its own is the first."""
+    return tuple(
+        kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+        for kind in type(error).__mro__[:-1]
+    )
 
 
 def _message(error: BaseException) -> str:

@@ -12,7 +12,8 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from orcapod_dagster.core.executors.base import BatchResult, RowBatch, row_failures, row_logs
+from orcapod_dagster.core.executors.base import NOTHING_YET, BatchResult, RowBatch, row_failures, row_logs
+from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.executors.slices import SliceFailure
 
 _GROWTH: Final = 16
@@ -54,12 +55,13 @@ class TaskRun(ABC):
     """One run of rows as tasks.
 
     Args:
-        slice_seconds: how long a task may take; at least one row is always run.
+        call_options: `slice_seconds` is how long a task may take; at least one row is always run.
         max_rows: the most rows of a task.
     """
 
-    def __init__(self, slice_seconds: float, max_rows: int) -> None:
-        self._seconds = slice_seconds
+    def __init__(self, call_options: CallOptions, max_rows: int) -> None:
+        self._seconds = call_options.slice_seconds
+        self._turn_seconds = call_options.turn_seconds or None
         self._max_rows = max_rows
         self._rows = 1
 
@@ -72,8 +74,8 @@ class TaskRun(ABC):
         """Send a task, and return what stands for it."""
 
     @abstractmethod
-    def _finished(self, running: Mapping[Any, Piece]) -> Any:
-        """Wait until a task is finished, and return what stands for it."""
+    def _finished(self, running: Mapping[Any, Piece], seconds: float | None) -> Any:
+        """Wait until a task is finished, at most so many seconds, and return what stands for it; `None` where none is."""
 
     @abstractmethod
     def _collect(self, task: Any, piece: Piece) -> BatchResult | list[Piece]:
@@ -93,7 +95,10 @@ class TaskRun(ABC):
                 self._fill(running, waiting, source)
                 if not running:
                     return
-                task = self._finished(running)
+                task = self._finished(running, self._turn_seconds)
+                if task is None:
+                    yield NOTHING_YET
+                    continue
                 piece = running.pop(task)
                 found = self._collect(task, piece)
                 if isinstance(found, list):
