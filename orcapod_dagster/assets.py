@@ -11,6 +11,7 @@ import dagster as dg
 from orcapod_dagster.core.columns import refuse_reserved
 from orcapod_dagster.core.counting import refuse_former_names
 from orcapod_dagster.core.errors import DefinitionError
+from orcapod_dagster.core.failure_policy import RETRY_FAILED, RetryFailed
 from orcapod_dagster.core.identity import function_signature_hash
 from orcapod_dagster.core.packet_function import PythonPacketFunction
 from orcapod_dagster.core.packet_logs import LOG_BYTES
@@ -98,6 +99,9 @@ def packet_asset(fn_or_packet_function: Callable[..., Any] | None = None, **opti
               stderr, and of log records; `False`, or another number of bytes.
             - `packet_retry`: how packets that fail are tried again within one run: a `PacketRetry`, its attributes as a dict,
               or how often a packet is called at most. Dagster's `retry_policy` is about whole steps.
+            - `retry_failed`: which failures of earlier runs are tried again: `"all"`, `"transient"` (files, connections, time-outs,
+              memory, the death of a worker, and what `packet_retry` names), `"changed"` (only when code or input changed); default
+              as the result store says. The others count as failed.
             - `name`, `key_prefix`, `key`, `group_name`, `partitions_def`, `backfill_policy`, …: as `@dg.asset`.
 
     Returns:
@@ -133,6 +137,7 @@ def _build(
     executor_options: Mapping[str, Any] | None = None,
     capture: bool | int = True,
     packet_retry: PacketRetry | Mapping[str, Any] | int | None = None,
+    retry_failed: RetryFailed | None = None,
     own_code: Sequence[Any] = (),
     depends_on: Sequence[Any] | Mapping[str, Any] = (),
     ignore: Sequence[str] = (),
@@ -165,6 +170,7 @@ def _build(
         partition_expr=_inherited_partition_expr(asset_options, upstreams),
         capture=LOG_BYTES if capture is True else int(capture),
         packet_retry=PacketRetry.of(packet_retry),
+        retry_failed=retry_failed,
     )
     _check(spec)
     return _define(spec, ins, asset_options)
@@ -281,6 +287,10 @@ def _check(spec: PacketAssetSpec) -> None:
     refuse_former_names(function, spec.match, owner)
     if spec.capture < 0:
         raise DefinitionError(f"{owner}: capture={spec.capture} is no number of bytes; give True, False or a number.")
+    if spec.retry_failed not in (None, *RETRY_FAILED):
+        raise DefinitionError(
+            f"{owner}: retry_failed={spec.retry_failed!r} is none of {', '.join(map(repr, RETRY_FAILED))}."
+        )
     if spec.on_error not in ("raise", "continue"):
         raise DefinitionError(f"{owner}: on_error={spec.on_error!r} is neither 'raise' nor 'continue'.")
 

@@ -36,6 +36,7 @@ def plan_metadata(report: PlanReport, *, guarded: bool) -> dict[str, Any]:
         "orcapod/would_compute_because": dg.MetadataValue.table(records, _SCHEMA),
         "orcapod/packets_failed_before": report.failed_before,
         "orcapod/packets_skipped": report.skipped,
+        "orcapod/packets_not_tried_again": report.stays_failed,
         "orcapod/packets_invalid": len(report.invalid),
         "orcapod/expected_seconds": _known(cost.seconds),
         "orcapod/expected_wall_seconds": _known(cost.wall_seconds),
@@ -55,6 +56,8 @@ def plan_lines(report: PlanReport, *, guarded: bool) -> Iterator[str]:
         f"({report.failed_before:,} of them failed before), {report.skipped:,} were skipped before, "
         f"{len(report.invalid):,} cannot be used."
     )
+    if report.stays_failed:
+        yield f"{report.stays_failed:,} failed before and would not be tried again, as retry_failed says; they count as failed."
     for reason, packets, seconds in report.cost.by_reason[:_SHOWN]:
         yield f"  {packets:>12,}  {'unknown' if seconds is None else readable_seconds(seconds):>12}  {reason}"
     if report.would_compute:

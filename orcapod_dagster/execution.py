@@ -22,6 +22,7 @@ from orcapod_dagster.core.cost import Recomputation
 from orcapod_dagster.core.databases import ReadOnlyDatabase
 from orcapod_dagster.core.errors import InputError, PacketFailuresError
 from orcapod_dagster.core.execution_data import flatten_execution_data
+from orcapod_dagster.core.failure_policy import FailurePolicy
 from orcapod_dagster.core.git import git_state
 from orcapod_dagster.core.outcomes import OutcomeLog, outcome_path
 from orcapod_dagster.core.packet_logs import PacketLogs, log_path
@@ -85,9 +86,10 @@ def materialize_packets(
         return
     stream.refuse_unclear_tags()
     plan = pod.plan(stream, hashed, force=options.force, limit=options.limit)
+    stay = f" {len(plan.failed):,} failed before and are not tried again (retry_failed)." if len(plan.failed) else ""
     context.log.info(
         f"{spec.key.to_user_string()}: {len(plan.hashes):,} packets, {len(plan.to_compute):,} to compute "
-        f"({', '.join(f'{reason}: {count:,}' for reason, count in plan.reasons.counts().items()) or 'nothing new'})."
+        f"({', '.join(f'{reason}: {count:,}' for reason, count in plan.reasons.counts().items()) or 'nothing new'}).{stay}"
     )
     refuse_recompute(context, spec.key, Recomputation.of(plan), store.recompute_limit_hours, options)
     report = pod.compute(plan, _Progress(context))
@@ -323,7 +325,7 @@ def pod_of(
         extra_info=extra_info,
         blobs=blobs,
         logs=logs,
-        retry=spec.packet_retry,
+        failures=FailurePolicy(spec.packet_retry, spec.retry_failed or store.retry_failed),
     )
 
 

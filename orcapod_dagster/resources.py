@@ -17,6 +17,7 @@ from orcapod_dagster.core.executors.base import PythonFunctionExecutorProtocol
 from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor
 from orcapod_dagster.core.executors.process_pool import ProcessPoolExecutor
 from orcapod_dagster.core.executors.ray import RayExecutor
+from orcapod_dagster.core.failure_policy import RetryFailed
 from orcapod_dagster.core.paths import results_root
 from orcapod_dagster.core.storage import hide_options
 from orcapod_dagster.core.types import Schema
@@ -107,6 +108,12 @@ class ResultStoreResource(dg.ConfigurableResource):  # type: ignore[type-arg]  #
         "took longer than this together; confirm_recompute lets it run. Null is no limit.",
     )
 
+    retry_failed: RetryFailed = Field(
+        default="all",
+        description="Which failures of earlier runs are tried again: all, transient (what may go away by itself), or changed (only "
+        "when code or input changed); an asset may say otherwise. The others count as failed.",
+    )
+
     def __init__(self, **data: Any) -> None:
         if "storage_options" in data:
             data["storage_options"] = hide_options(data["storage_options"])
@@ -133,6 +140,7 @@ def packet_resources(
     as_default: bool = False,
     inline_bytes: int = INLINE_BYTES,
     recompute_limit_hours: float | None = RECOMPUTE_LIMIT_HOURS,
+    retry_failed: RetryFailed = "all",
 ) -> dict[str, Any]:
     """Return the resources that packet assets use, under keys that no existing project has.
 
@@ -146,6 +154,7 @@ def packet_resources(
         inline_bytes: values declared `Blob` up to this size lie in the tables themselves, larger ones beside them.
         recompute_limit_hours: a run that would compute packets again because code, signature or environment changed, whose
             results took longer than this together, fails before the first (`RecomputeLimitError`); None is no limit.
+        retry_failed: which failures of earlier runs are tried again, as `packet_asset` takes it; for assets that do not say.
 
     Example:
         >>> import dagster as dg
@@ -161,6 +170,7 @@ def packet_resources(
             storage_options=options,
             inline_bytes=inline_bytes,
             recompute_limit_hours=recompute_limit_hours,
+            retry_failed=retry_failed,
         ),
     }
     if as_default:

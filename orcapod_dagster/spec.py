@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 import dagster as dg
 
+from orcapod_dagster.core.failure_policy import RetryFailed
 from orcapod_dagster.core.packet_function import PythonPacketFunction
 from orcapod_dagster.core.packet_retry import PacketRetry
 from orcapod_dagster.core.result_cache import MatchPolicy
@@ -30,6 +31,7 @@ class PacketAssetSpec:
         partition_expr: as declared or inherited, else None.
         capture: bytes per packet and stream; 0 for none.
         packet_retry: how packets that fail are tried again within one run; None for not at all.
+        retry_failed: which failures of earlier runs are tried again; None for what the result store says.
     """
 
     key: dg.AssetKey
@@ -45,3 +47,4 @@ class PacketAssetSpec:
     partition_expr: Any
     capture: int
     packet_retry: PacketRetry | None
+    retry_failed: RetryFailed | None

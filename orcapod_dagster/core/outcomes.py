@@ -10,6 +10,8 @@ from typing import Final
 import pyarrow as pa
 
 from orcapod_dagster.core import columns as names
+from orcapod_dagster.core.arrow import first_of_each
+from orcapod_dagster.core.casting import one_array
 from orcapod_dagster.core.contexts import CONTEXT_FIELDS, ENVIRONMENT_FIELD, Context
 from orcapod_dagster.core.converter import UTC_TIMESTAMP
 from orcapod_dagster.core.databases.base import ArrowDatabase
@@ -44,6 +46,10 @@ OUTCOME_SCHEMA: Final = pa.schema(
         *_LATER_FIELDS,
     ]
 )
+
+
+DETAILS: Final = (names.CONTENT_HASH, "error_type", "error_kinds")
+"""What it takes to say whether a failure is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,32 +119,41 @@ class OutcomeLog:
         self.database.flush()
         self.database.keep_quick(self.path)
 
-    def latest(self, constraints: Constraints, hashes: pa.Array) -> tuple[pa.Array, pa.Array]:
-        """Return input hashes (`fixed_size_binary[16]`) and states of outcomes that fulfil the constraints, newest first.
+    def latest(self, constraints: Constraints, hashes: pa.Array, columns: Sequence[str] = ()) -> pa.Table:
+        """Return the newest outcome of each packet among those that fulfil the constraints, the newest first.
 
         Args:
             constraints: stored column → values, of which an outcome must have one.
             hashes: the input hashes that matter; where they are few, outcomes of others are left out.
+            columns: of `OUTCOME_SCHEMA`, beside the input hash (as `fixed_size_binary[16]`), `state` and the time; null where an
+                earlier release did not store one.
         """
-        found = [self._outcomes(path, constraints, hashes) for path in (self.path, *self.beside)]
-        tables = [table for table in found if table is not None]
-        if not tables:
-            return pa.array([], HASH_TYPE), pa.array([], pa.string())
-        table = pa.concat_tables(tables).sort_by([(names.TIMESTAMP, "descending")]).combine_chunks()
-        return table[names.INPUT_HASH].cast(HASH_TYPE).combine_chunks(), table["state"].combine_chunks()
+        chosen = list(dict.fromkeys([names.INPUT_HASH, "state", names.TIMESTAMP, *columns]))
+        schema = pa.schema([OUTCOME_SCHEMA.field(name).with_nullable(True) for name in chosen])
+        found = [self._outcomes(path, constraints, hashes, schema) for path in (self.path, *self.beside)]
+        table = pa.concat_tables([schema.empty_table(), *(one for one in found if one is not None)])
+        table = table.sort_by([(names.TIMESTAMP, "descending")]).combine_chunks()
+        keys = one_array(table[names.INPUT_HASH]).cast(HASH_TYPE)
+        return table.set_column(0, names.INPUT_HASH, keys).filter(first_of_each(keys)) if len(keys) else table
 
-    def _outcomes(self, path: tuple[str, ...], constraints: Constraints, hashes: pa.Array) -> pa.Table | None:
+    def _outcomes(
+        self, path: tuple[str, ...], constraints: Constraints, hashes: pa.Array, schema: pa.Schema
+    ) -> pa.Table | None:
         source = self.database.source(path)
         if source is None:
             return None
-        own = (names.INPUT_HASH, "state", names.TIMESTAMP)
-        chosen = [*own, *(name for name in constraints if name in source.schema.names)]
+        chosen = [name for name in dict.fromkeys([*schema.names, *constraints]) if name in source.schema.names]
         if few(hashes, source):
             table = source.find(names.INPUT_HASH, hashes, chosen)[1]
         else:
-            schema = pa.schema([source.schema.field(n) for n in chosen])
-            table = pa.Table.from_batches(source.scan(chosen), schema=schema)
-        return table.filter(fulfilling(table, constraints)).select(list(own))
+            wanted = pa.schema([source.schema.field(n) for n in chosen])
+            table = pa.Table.from_batches(source.scan(chosen), schema=wanted)
+        table = table.filter(fulfilling(table, constraints))
+        arrays = [
+            table[field.name].cast(field.type) if field.name in chosen else pa.nulls(table.num_rows, field.type)
+            for field in schema
+        ]
+        return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def outcome_path(uri: Sequence[str]) -> tuple[str, ...]:

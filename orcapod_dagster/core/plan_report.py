@@ -20,6 +20,7 @@ class PlanReport:
         total: rows of the input. cached: rows with a result that counts.
         would_compute: packets; rows of equal packets are computed once.
         failed_before: those of them that failed in an earlier run. skipped: rows that the function skipped earlier.
+        stays_failed: rows that failed in an earlier run and would not be tried again, as `retry_failed` says.
         invalid: rows that would fail without a call, for a value or file cannot be used: row → why.
         recomputation: those packets that have a result which does not count any more.
         cost: how long it would take.
@@ -30,6 +31,7 @@ class PlanReport:
     would_compute: int
     failed_before: int
     skipped: int
+    stays_failed: int
     invalid: dict[int, str]
     recomputation: Recomputation
     cost: Cost
@@ -44,6 +46,7 @@ class PlanReport:
             would_compute=len(plan.to_compute),
             failed_before=sum(n for reason, n in reasons.items() if reason.startswith(EARLIER_FAILURE)),
             skipped=len(plan.skipped),
+            stays_failed=len(plan.failed),
             invalid=dict(plan.invalid),
             recomputation=Recomputation.of(plan),
             cost=expected_cost(plan, pod.cache, pod.concurrency),

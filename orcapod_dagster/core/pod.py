@@ -34,13 +34,13 @@ from orcapod_dagster.core.errors import OrcapodError, StorageError
 from orcapod_dagster.core.execution_data import EXECUTION_DATA_SCHEMA, check_executor, flatten_execution_data
 from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorProtocol, RowBatch
 from orcapod_dagster.core.executors.call_options import CallOptions
+from orcapod_dagster.core.failure_policy import FailurePolicy
 from orcapod_dagster.core.files import FileMemory, FileReader, Looks, PathsInFlight
 from orcapod_dagster.core.hashing import HASH_TYPE, hash_rows, split_lanes
 from orcapod_dagster.core.identity import Environment
-from orcapod_dagster.core.outcomes import FAILED, SKIPPED, Outcome, OutcomeLog
+from orcapod_dagster.core.outcomes import DETAILS, FAILED, SKIPPED, Outcome, OutcomeLog
 from orcapod_dagster.core.packet_function import PythonPacketFunction
 from orcapod_dagster.core.packet_logs import PacketLogs
-from orcapod_dagster.core.packet_retry import PacketRetry
 from orcapod_dagster.core.reasons import (
     EARLIER_FAILURE,
     FORCED,
@@ -85,6 +85,7 @@ class Plan:
         to_compute: rows (`int64`) to compute, one per distinct packet.
         invalid: rows with a value that its parameter does not take, or a file that cannot be read: row → why.
         skipped: rows that the function skipped in an earlier run.
+        failed: rows that failed in an earlier run and are not tried again.
         reasons: why, for each of them.
         recomputed: seconds that the result of each took, as recorded, where there is one that does not count any more; a
             `float64` per packet to compute, null for the others.
@@ -98,6 +99,7 @@ class Plan:
     to_compute: pa.Array
     invalid: Mapping[int, str]
     skipped: pa.Array
+    failed: pa.Array
     reasons: Reasons
     recomputed: pa.Array
     variation: Mapping[str, str]
@@ -112,7 +114,8 @@ class PodReport:
 
     Attributes:
         total: rows of the stream. cached: rows whose result was there before. computed: packets computed now.
-        failed, skipped: rows without a result. to_compute: packets that this run computes.
+        failed, skipped: rows without a result. before: those of them that an earlier run left so, and this one did not call.
+        to_compute: packets that this run computes.
         failures: the first failures, with their rows. seconds: since the run began.
         tried_again: further attempts of packets that had failed in this run.
         unsettled: rows that were computed without a result, in arrays of `int64`.
@@ -126,6 +129,7 @@ class PodReport:
     computed: int = 0
     failed: int = 0
     skipped: int = 0
+    before: int = 0
     tried_again: int = 0
     seconds: float = 0.0
     reasons: Mapping[str, int] = field(default_factory=dict[str, int])
@@ -138,7 +142,7 @@ class PodReport:
     @property
     def done(self) -> int:
         """Packets that this run has finished, well or not."""
-        return self.computed + self.failed + self.skipped
+        return self.computed + self.failed + self.skipped - self.before
 
 
 class FunctionPod:
@@ -154,7 +158,7 @@ class FunctionPod:
         extra_info: stored with each result.
         blobs: the large values of the lake; without it, they lie in the records themselves.
         logs: what its packets print and log; without it, that is not captured.
-        retry: how packets that fail are tried again within one run; without it, they are not.
+        failures: what becomes of packets that fail.
 
     Raises:
         TypeError: the executor does not support the function.
@@ -172,7 +176,7 @@ class FunctionPod:
         extra_info: Mapping[str, str] | None = None,
         blobs: BlobStore | None = None,
         logs: PacketLogs | None = None,
-        retry: PacketRetry | None = None,
+        failures: FailurePolicy = FailurePolicy(),  # noqa: B008  # immutable
     ) -> None:
         chosen = check_executor(executor or function.executor, function.packet_function_type_id, repr(function))
         if chosen is None:
@@ -185,7 +189,7 @@ class FunctionPod:
         self._options = dict(executor_options or {})
         self.extra_info = dict(extra_info or {})
         self._logs = logs
-        self._retry = retry
+        self.failures = failures
         self._blobs = blobs
         self._keeper = Keeper() if blobs is None else blobs.keeper
         self.codes = CodeStore(cache.database)
@@ -231,12 +235,11 @@ class FunctionPod:
             wanted = pc.and_(
                 wanted, pc.invert(pc.is_in(count_up(len(hashes)), value_set=pa.array(list(invalid), pa.int64())))
             )
-        failed_before, skipped_before = self._earlier_outcomes(constraints, hashes)
-        skipped = pa.array([], pa.int64())
-        if len(skipped_before) and not force:
-            skip = pc.and_(wanted, pc.is_in(hashes, value_set=skipped_before))
-            skipped = _positions(skip)
-            wanted = pc.and_not(wanted, skip)
+        before = self._earlier_outcomes(constraints, hashes, variation)
+        skipped = failed = pa.array([], pa.int64())
+        if not force:
+            wanted, skipped = _split(wanted, hashes, before.skipped)
+            wanted, failed = _split(wanted, hashes, before.standing)
         rows = _first_of_each(_positions(wanted), hashes)
         if limit is not None:
             rows = rows.slice(0, limit)
@@ -244,9 +247,11 @@ class FunctionPod:
         if force:
             reasons, recomputed = Reasons.all_alike(FORCED, len(rows)), pa.nulls(len(rows), pa.float64())
         else:
-            reasons, recomputed = self._reasons(misses, failed_before, lost, snapshot, variation)
+            reasons, recomputed = self._reasons(misses, before.failed, lost, snapshot, variation)
             reasons, recomputed = self._look_elsewhere(stream.narrow(rows), misses, reasons, recomputed)
-        return Plan(stream, hashes, rows, invalid, skipped, reasons, recomputed, variation, snapshot, found, looks)
+        return Plan(
+            stream, hashes, rows, invalid, skipped, failed, reasons, recomputed, variation, snapshot, found, looks
+        )
 
     @property
     def concurrency(self) -> int | None:
@@ -311,14 +316,17 @@ class FunctionPod:
         columns = dict(zip(batch.schema.names, batch.columns, strict=True))
         return self.function.bind_columns(columns, batch.num_rows)
 
-    def _earlier_outcomes(self, constraints: Constraints, hashes: pa.Array) -> tuple[pa.Array, pa.Array]:
-        """Return the input hashes whose latest outcome was a failure, and those whose latest was a skip; others may be left out."""
-        keys, states = self.outcomes.latest(constraints, hashes)
-        if not len(keys):
-            return keys, keys
-        newest = first_of_each(keys)
-        keys, states = keys.filter(newest), states.filter(newest)
-        return keys.filter(pc.equal(states, FAILED)), keys.filter(pc.equal(states, SKIPPED))
+    def _earlier_outcomes(self, constraints: Constraints, hashes: pa.Array, variation: Mapping[str, str]) -> _Before:
+        details = () if self.failures.retry_failed == "all" else DETAILS
+        found = self.outcomes.latest(constraints, hashes, details)
+        failed, skipped = (found.filter(pc.equal(found["state"], state)) for state in (FAILED, SKIPPED))
+        keys = one_array(failed[names.INPUT_HASH]).cast(HASH_TYPE)
+        standing = keys.slice(0, 0)
+        if details and len(keys):
+            # Whatever the match policy asks of results: a function that was mended is to be tried.
+            contents = self.counting.contents(variation["function_content_hash"])
+            standing = keys.filter(self.failures.stands(failed, contents))
+        return _Before(keys, standing, one_array(skipped[names.INPUT_HASH]).cast(HASH_TYPE))
 
     def _reasons(
         self,
@@ -394,7 +402,9 @@ class FunctionPod:
         """
         began = time.monotonic()
         report = PodReport(len(plan.hashes), len(plan.to_compute), reasons=plan.reasons.counts())
-        report.skipped = len(plan.skipped)
+        report.skipped, report.failed = len(plan.skipped), len(plan.failed)
+        report.before = report.skipped + report.failed
+        report.failures.extend(self.stored_failures(plan, plan.failed.slice(0, _KEPT_FAILURES)))
         if len(plan.to_compute) or plan.invalid:
             # Before the first result that it made: what is kept of code may be more than what made results, never less.
             self._remember(plan)
@@ -440,17 +450,28 @@ class FunctionPod:
         by_order = [name for name in self.function.input_packet_schema if name not in keywords]
         return {**dict(zip(by_order, values, strict=True)), **keywords}, values, keywords
 
+    def stored_failures(self, plan: Plan, rows: pa.Array) -> list[Outcome]:
+        """Return the failures on record of rows that have one, in their order."""
+        if not len(rows):
+            return []
+        columns = ("error_type", "message", "traceback", names.DURATION, "attempts", "error_kinds")
+        hashes = plan.hashes.take(rows)
+        found = self.outcomes.latest(self._constraints(plan.variation), hashes, columns)
+        by_hash = {row[names.INPUT_HASH]: row for row in found.to_pylist() if row["state"] == FAILED}
+        pairs = zip(rows.to_pylist(), map(by_hash.get, hashes.to_pylist()), strict=True)
+        return [_outcome_of(row, stored) for row, stored in pairs if stored is not None]
+
     def _store_invalid(self, plan: Plan, report: PodReport) -> None:
         outcomes = [Outcome(row, FAILED, "InputError", why, "", 0.0) for row, why in plan.invalid.items()]
         report.failed += len(outcomes)
-        report.failures.extend(outcomes[:_KEPT_FAILURES])
+        report.failures.extend(outcomes[: _KEPT_FAILURES - len(report.failures)])
         if outcomes:
             hashes = plan.hashes.take(pa.array([o.row for o in outcomes], pa.int64()))
             tags = tags_as_text(plan.stream, pa.array([o.row for o in outcomes], pa.int64()))
             self.outcomes.store(hashes, outcomes, self._context(plan, self.executor.get_executor_data()), tags)
 
     def _rounds(self, plan: Plan) -> Rounds:
-        return Rounds(functools.partial(self._round, plan), self._retry)
+        return Rounds(functools.partial(self._round, plan), self.failures.retry)
 
     def _round(self, plan: Plan, rows: pa.Array) -> Turns:
         """Call rows of a plan once each."""
@@ -604,9 +625,31 @@ class FunctionPod:
         if not found.null_count or not (report.failed or report.skipped):
             return
         left = plan.hashes.filter(found.is_null())
-        failed, skipped = self._earlier_outcomes(self._constraints(plan.variation), left)
-        report.failed = pc.sum(pc.is_in(left, value_set=failed)).as_py() or 0
-        report.skipped = pc.sum(pc.is_in(left, value_set=skipped)).as_py() or 0
+        now = self._earlier_outcomes(self._constraints(plan.variation), left, plan.variation)
+        report.failed = pc.sum(pc.is_in(left, value_set=now.failed)).as_py() or 0
+        report.skipped = pc.sum(pc.is_in(left, value_set=now.skipped)).as_py() or 0
+
+
+class _Before(NamedTuple):
+    """Input hashes whose latest outcome is a failure, those of them that are not tried again, and those that were skipped."""
+
+    failed: pa.Array
+    standing: pa.Array
+    skipped: pa.Array
+
+
+def _outcome_of(row: int, stored: Mapping[str, Any]) -> Outcome:
+    texts = (stored["state"], stored["error_type"], stored["message"], stored["traceback"])
+    kinds = tuple(stored["error_kinds"] or ())
+    return Outcome(row, *texts, stored[names.DURATION], attempts=stored["attempts"] or 1, kinds=kinds)
+
+
+def _split(wanted: Any, hashes: pa.Array, settled: pa.Array) -> tuple[Any, pa.Array]:
+    """Return which rows are wanted but for those of settled packets, and the positions of these."""
+    if not len(settled):
+        return wanted, pa.array([], pa.int64())
+    mask = pc.and_(wanted, pc.is_in(hashes, value_set=settled))
+    return pc.and_not(wanted, mask), _positions(mask)
 
 
 class _Waiting:

@@ -222,6 +222,8 @@ def next_run(plan: Plan) -> str:
         return "counts it as failed, for its input is refused"
     if len(plan.skipped):
         return "skips it, as before"
+    if len(plan.failed):
+        return "counts it as failed, for it failed before and is not tried again, as retry_failed says (force tries it)"
     return f"computes it: {', '.join(plan.reasons.counts())}" if len(plan.to_compute) else "uses the stored result"
 
 

@@ -9,67 +9,20 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from failing import MyExecutor, computed, pod_of, records, stream_of
 
-from orcapod_dagster.core import InMemoryArrowDatabase, PythonPacketFunction
-from orcapod_dagster.core.databases.base import ArrowDatabase
 from orcapod_dagster.core.databases.delta import DeltaTableDatabase
 from orcapod_dagster.core.error_kinds import is_any
 from orcapod_dagster.core.errors import DefinitionError
-from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorBase, RowBatch
+from orcapod_dagster.core.executors.base import BatchResult, RowBatch
 from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor
 from orcapod_dagster.core.executors.process_pool import ProcessPoolExecutor
-from orcapod_dagster.core.outcomes import OUTCOME_SCHEMA, OutcomeLog
+from orcapod_dagster.core.failure_policy import FailurePolicy
+from orcapod_dagster.core.outcomes import OUTCOME_SCHEMA
 from orcapod_dagster.core.packet_retry import PacketRetry
-from orcapod_dagster.core.pod import FunctionPod, PodReport
-from orcapod_dagster.core.result_cache import ResultCache
-from orcapod_dagster.core.sources import MemorySource
-from orcapod_dagster.core.streams import PacketStream, StreamInput
-from orcapod_dagster.core.types import Schema
+from orcapod_dagster.core.pod import PodReport
 
 QUICK = PacketRetry(attempts=3, delay=0.01, jitter=0)
-
-
-def stream_of(count: int) -> PacketStream:
-    rows = pa.table({"tag": [f"t{x}" for x in range(count)], "x": pa.array(range(count), pa.int64())})
-    return PacketStream.open([StreamInput("rows", MemorySource(rows), {})], ("tag",), {})
-
-
-def pod_of(
-    function: Callable[..., Any], database: ArrowDatabase | None = None, executor: Any = None, **options: Any
-) -> FunctionPod:
-    store = database or InMemoryArrowDatabase()
-    packets = PythonPacketFunction(function, "y")
-    return FunctionPod(
-        packets,
-        ResultCache(store, ("results",)),
-        OutcomeLog(store, ("outcomes",)),
-        executor=executor or LocalPythonFunctionExecutor(),
-        **options,
-    )
-
-
-def computed(pod: FunctionPod, count: int) -> PodReport:
-    return pod.compute(pod.plan(stream_of(count)))
-
-
-def records(pod: FunctionPod, path: str) -> list[dict[str, Any]]:
-    source = pod.cache.database.source((path,))
-    return [] if source is None else pa.Table.from_batches(source.scan(source.schema.names)).to_pylist()
-
-
-class MyExecutor(PythonFunctionExecutorBase):
-    """As a user would write one."""
-
-    executor_type_id = "mine"
-
-    def get_executor_data(self) -> dict[str, Any]:
-        return {"executor_type": self.executor_type_id}
-
-    def get_executor_data_schema(self) -> Schema:
-        return Schema({"executor_type": str})
-
-    def run_rows(self, fn: Callable[..., Any], batches: Iterable[RowBatch], **options: Any) -> Iterator[BatchResult]:
-        yield from LocalPythonFunctionExecutor().run_rows(fn, batches)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +42,7 @@ def test_rounds(executor: Any, tmp_path: Path) -> None:
             raise FlakyError(f"call {calls.stat().st_size}")
         return 2 * x
 
-    pod = pod_of(work, executor=executor, retry=QUICK)
+    pod = pod_of(work, executor=executor, failures=FailurePolicy(QUICK))
     report = computed(pod, 40)
     assert (report.computed, report.failed, report.tried_again) == (36, 4, 8 + 8)
     sizes = [(tmp_path / str(x)).stat().st_size for x in range(40)]
@@ -111,7 +64,9 @@ def test_only_what_is_named_is_tried_again() -> None:
         calls.append(x)
         raise [ValueError, TimeoutError, FileNotFoundError][x](x)
 
-    pod = pod_of(work, retry=PacketRetry(attempts=2, delay=0, exceptions=[TimeoutError, "FileNotFoundError"]))
+    pod = pod_of(
+        work, failures=FailurePolicy(PacketRetry(attempts=2, delay=0, exceptions=[TimeoutError, "FileNotFoundError"]))
+    )
     assert computed(pod, 3).failed == 3
     assert sorted(calls) == [0, 1, 1, 2, 2]
     assert {row["error_type"]: row["attempts"] for row in records(pod, "outcomes")} == {
@@ -131,7 +86,11 @@ def test_a_class_is_known_where_it_cannot_be_loaded() -> None:
 
         raise OddError(x, why="so")
 
-    pod = pod_of(work, executor=ProcessPoolExecutor(1), retry=PacketRetry(2, delay=0, exceptions="TimeoutError"))
+    pod = pod_of(
+        work,
+        executor=ProcessPoolExecutor(1),
+        failures=FailurePolicy(PacketRetry(2, delay=0, exceptions="TimeoutError")),
+    )
     assert computed(pod, 1).tried_again == 1
     (row,) = records(pod, "outcomes")
     assert row["error_type"].endswith("OddError")
@@ -152,7 +111,7 @@ def test_what_is_finished_is_stored_while_a_round_waits(tmp_path: Path) -> None:
         seen.append(report.computed)
         raise KeyboardInterrupt
 
-    pod = pod_of(work, DeltaTableDatabase(root), retry=PacketRetry(2, delay=60))
+    pod = pod_of(work, DeltaTableDatabase(root), failures=FailurePolicy(PacketRetry(2, delay=60)))
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         pod.compute(pod.plan(stream_of(3)), look)

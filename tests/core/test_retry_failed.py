@@ -1,0 +1,87 @@
+"""Which failures of earlier runs are tried again, and what is said of those that are not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from failing import computed, pod_of, stream_of
+
+from orcapod_dagster.core import InMemoryArrowDatabase
+from orcapod_dagster.core.failure_policy import FailurePolicy, RetryFailed
+from orcapod_dagster.core.packet_retry import PacketRetry
+from orcapod_dagster.core.plan_report import PlanReport
+
+CALLS: list[int] = []
+
+
+def work(x: int) -> int:
+    CALLS.append(x)
+    if x in (1, 2, 3):
+        raise [ValueError, ConnectionResetError, KeyError][x - 1](f"call {x}")
+    return x
+
+
+def mended(x: int) -> int:
+    CALLS.append(x)
+    return x
+
+
+@pytest.fixture(autouse=True)
+def no_calls() -> None:
+    CALLS.clear()
+
+
+@pytest.mark.parametrize(
+    ("policy", "again"),
+    [
+        (FailurePolicy(), [1, 2, 3]),
+        (FailurePolicy(retry_failed="transient"), [2]),
+        (FailurePolicy(PacketRetry(1, exceptions=[KeyError]), "transient"), [2, 3]),
+        (FailurePolicy(PacketRetry(1), "transient"), [2]),
+        (FailurePolicy(retry_failed="changed"), []),
+    ],
+    ids=["all", "transient", "named", "unnamed", "changed"],
+)
+def test_which_are_tried_again(policy: FailurePolicy, again: list[int]) -> None:
+    """The policy says which failures the next run calls again; the others count as failed, with what is on record."""
+    database = InMemoryArrowDatabase()
+    computed(pod_of(work, database), 5)
+    CALLS.clear()
+    pod = pod_of(work, database, failures=policy)
+    plan = pod.plan(stream_of(6))
+    stay = [x for x in (1, 2, 3) if x not in again]
+    assert plan.failed.to_pylist() == stay
+    report = pod.compute(plan)
+    assert [*again, 5] == CALLS
+    assert (report.computed, report.failed, report.done) == (1, 3, 1 + len(again))
+    assert sorted((one.row, one.message.strip("'")) for one in report.failures) == [(x, f"call {x}") for x in (1, 2, 3)]
+    assert all(one.traceback for one in report.failures)
+    pod.assemble(plan, report)
+    assert (report.cached, report.failed) == (2, 3)
+
+
+@pytest.mark.parametrize("retry_failed", ["transient", "changed"])
+@pytest.mark.parametrize("match", ["content", "version"])
+def test_changed_code_is_tried(retry_failed: RetryFailed, match: Any) -> None:
+    """After an edit all failures are tried again, also where the match policy does not ask for the code."""
+    database = InMemoryArrowDatabase()
+    computed(pod_of(work, database, match=match), 4)
+    CALLS.clear()
+    edited = mended
+    edited.__name__ = edited.__qualname__ = "work"
+    pod = pod_of(edited, database, match=match, failures=FailurePolicy(retry_failed=retry_failed))
+    report = computed(pod, 4)
+    assert report.failed == 0
+    assert set(CALLS) >= {1, 2, 3}
+
+
+def test_a_plan_says_so() -> None:
+    """A plan counts those that stay failed, and `force` tries them."""
+    database = InMemoryArrowDatabase()
+    computed(pod_of(work, database), 4)
+    pod = pod_of(work, database, failures=FailurePolicy(retry_failed="changed"))
+    report = PlanReport.of(pod.plan(stream_of(4)), pod)
+    assert (report.would_compute, report.failed_before, report.stays_failed) == (0, 0, 3)
+    forced = pod.plan(stream_of(4), force=True)
+    assert (len(forced.to_compute), len(forced.failed)) == (4, 0)
