@@ -11,6 +11,7 @@ import dagster as dg
 from orcapod_dagster.core.columns import refuse_reserved
 from orcapod_dagster.core.counting import refuse_former_names
 from orcapod_dagster.core.errors import DefinitionError
+from orcapod_dagster.core.failure_limit import checked_max_failures
 from orcapod_dagster.core.failure_policy import RETRY_FAILED, RetryFailed
 from orcapod_dagster.core.identity import function_signature_hash
 from orcapod_dagster.core.packet_function import PythonPacketFunction
@@ -102,6 +103,8 @@ def packet_asset(fn_or_packet_function: Callable[..., Any] | None = None, **opti
             - `retry_failed`: which failures of earlier runs are tried again: `"all"`, `"transient"` (files, connections, time-outs,
               memory, the death of a worker, and what `packet_retry` names), `"changed"` (only when code or input changed); default
               as the result store says. The others count as failed.
+            - `max_failures`: how many packets of a run may fail, or which part of those that it computes (a float; 1.0 for all);
+              with more, it stops. By default, it stops where the first 20, or more as run at a time, all fail alike.
             - `name`, `key_prefix`, `key`, `group_name`, `partitions_def`, `backfill_policy`, …: as `@dg.asset`.
 
     Returns:
@@ -138,6 +141,7 @@ def _build(
     capture: bool | int = True,
     packet_retry: PacketRetry | Mapping[str, Any] | int | None = None,
     retry_failed: RetryFailed | None = None,
+    max_failures: float | None = None,
     own_code: Sequence[Any] = (),
     depends_on: Sequence[Any] | Mapping[str, Any] = (),
     ignore: Sequence[str] = (),
@@ -171,6 +175,7 @@ def _build(
         capture=LOG_BYTES if capture is True else int(capture),
         packet_retry=PacketRetry.of(packet_retry),
         retry_failed=retry_failed,
+        max_failures=max_failures,
     )
     _check(spec)
     return _define(spec, ins, asset_options)
@@ -291,6 +296,7 @@ def _check(spec: PacketAssetSpec) -> None:
         raise DefinitionError(
             f"{owner}: retry_failed={spec.retry_failed!r} is none of {', '.join(map(repr, RETRY_FAILED))}."
         )
+    checked_max_failures(spec.max_failures, owner)
     if spec.on_error not in ("raise", "continue"):
         raise DefinitionError(f"{owner}: on_error={spec.on_error!r} is neither 'raise' nor 'continue'.")
 

@@ -6,7 +6,7 @@ import json
 import platform
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -20,11 +20,11 @@ from orcapod_dagster.core.blobs.keeper import Digester
 from orcapod_dagster.core.converter import to_array
 from orcapod_dagster.core.cost import Recomputation
 from orcapod_dagster.core.databases import ReadOnlyDatabase
-from orcapod_dagster.core.errors import InputError, PacketFailuresError
+from orcapod_dagster.core.errors import InputError, PacketFailuresError, TooManyFailuresError
 from orcapod_dagster.core.execution_data import flatten_execution_data
 from orcapod_dagster.core.failure_policy import FailurePolicy
 from orcapod_dagster.core.git import git_state
-from orcapod_dagster.core.outcomes import OutcomeLog, outcome_path
+from orcapod_dagster.core.outcomes import Outcome, OutcomeLog, outcome_path
 from orcapod_dagster.core.packet_logs import PacketLogs, log_path
 from orcapod_dagster.core.plan_report import look_ahead
 from orcapod_dagster.core.pod import FunctionPod, PodReport
@@ -92,7 +92,11 @@ def materialize_packets(
         f"({', '.join(f'{reason}: {count:,}' for reason, count in plan.reasons.counts().items()) or 'nothing new'}).{stay}"
     )
     refuse_recompute(context, spec.key, Recomputation.of(plan), store.recompute_limit_hours, options)
-    report = pod.compute(plan, _Progress(context))
+    try:
+        report = pod.compute(plan, _Progress(context))
+    except TooManyFailuresError as error:
+        told = _told_failures(context, spec, plan.stream, error.failures)
+        raise TooManyFailuresError("\n".join([error.summary, *told])) from None
     _tell_losses(context, report)
     stream, snapshot, positions = pod.assemble(plan, report)
     metadata = _metadata(context, spec, pod, plan.variation, plan.stream, report)
@@ -325,7 +329,7 @@ def pod_of(
         extra_info=extra_info,
         blobs=blobs,
         logs=logs,
-        failures=FailurePolicy(spec.packet_retry, spec.retry_failed or store.retry_failed),
+        failures=FailurePolicy(spec.packet_retry, spec.retry_failed or store.retry_failed, spec.max_failures),
     )
 
 
@@ -399,13 +403,13 @@ def _metadata(
     }
 
 
-def _with_tags(stream: PacketStream, report: PodReport) -> list[tuple[dict[str, Any], Any]]:
-    rows = [outcome.row for outcome in report.failures]
+def _with_tags(stream: PacketStream, failures: Sequence[Outcome]) -> list[tuple[dict[str, Any], Outcome]]:
+    rows = [outcome.row for outcome in failures]
     if not rows:
         return []
     narrowed = stream.narrow(pa.array(rows, pa.int64()))
     tags = pa.Table.from_batches(narrowed.scan(stream.tag_columns)).to_pylist()
-    return list(zip(tags, report.failures, strict=True))
+    return list(zip(tags, failures, strict=True))
 
 
 def _lineage(spec: PacketAssetSpec, stream: PacketStream) -> dict[str, Any]:
@@ -421,13 +425,14 @@ def _lineage(spec: PacketAssetSpec, stream: PacketStream) -> dict[str, Any]:
 def _failures(
     context: dg.AssetExecutionContext, spec: PacketAssetSpec, stream: PacketStream, report: PodReport
 ) -> dict[str, Any]:
-    failed = _with_tags(stream, report)
+    failed = _with_tags(stream, report.failures)
     return shown.failures(failed, [desk_line_of_run(context, spec.key, tag) for tag, _ in failed])
 
 
 def _failures_error(
     context: dg.AssetExecutionContext, spec: PacketAssetSpec, stream: PacketStream, report: PodReport
 ) -> PacketFailuresError:
+    told = _told_failures(context, spec, stream, report.failures)
     lines = [
         (
             f"{report.failed:,} of {report.total:,} packets of {spec.key.to_user_string()} failed. Everything that succeeded is stored, and the "
@@ -435,10 +440,18 @@ def _failures_error(
             'With on_error="continue" the rest is materialized.'
         )
     ]
-    for tag, outcome in _with_tags(stream, report)[:_TRACEBACKS]:
+    return PacketFailuresError("\n".join([*lines, *told]))
+
+
+def _told_failures(
+    context: dg.AssetExecutionContext, spec: PacketAssetSpec, stream: PacketStream, failures: Sequence[Outcome]
+) -> list[str]:
+    """Return the first failures as lines: tag, error, traceback, the end of what was printed, and the command for the desk."""
+    lines: list[str] = []
+    for tag, outcome in _with_tags(stream, failures[:_TRACEBACKS]):
         lines.append(f"\n{tag}: {outcome.error_type}: {outcome.message}\n{outcome.traceback}")
         if outcome.printed:
             lines.append(f"It had printed and logged, at the end:\n{outcome.printed}")
         if line := desk_line_of_run(context, spec.key, tag):
             lines.append(f"To call the function with this packet, in {here()}: {line}")
-    return PacketFailuresError("\n".join(lines))
+    return lines

@@ -31,6 +31,7 @@ class PacketAssetSpec:
         partition_expr: as declared or inherited, else None.
         capture: bytes per packet and stream; 0 for none.
         packet_retry: how packets that fail are tried again within one run; None for not at all.
+        max_failures: as `FailureLimit` takes it.
         retry_failed: which failures of earlier runs are tried again; None for what the result store says.
     """
 
@@ -48,3 +49,4 @@ class PacketAssetSpec:
     capture: int
     packet_retry: PacketRetry | None
     retry_failed: RetryFailed | None
+    max_failures: float | None

@@ -10,6 +10,7 @@ import pyarrow as pa
 from orcapod_dagster.core import InMemoryArrowDatabase, PythonPacketFunction
 from orcapod_dagster.core.databases.base import ArrowDatabase
 from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorBase, RowBatch
+from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor
 from orcapod_dagster.core.outcomes import OutcomeLog
 from orcapod_dagster.core.pod import FunctionPod, PodReport
@@ -48,9 +49,12 @@ def records(pod: FunctionPod, path: str) -> list[dict[str, Any]]:
 
 
 class MyExecutor(PythonFunctionExecutorBase):
-    """As a user would write one."""
+    """As a user would write one: it knows nothing of what it is not told to do."""
 
     executor_type_id = "mine"
+
+    def __init__(self, slice_seconds: float = 1.0) -> None:
+        self._calls = CallOptions(slice_seconds=slice_seconds)
 
     def get_executor_data(self) -> dict[str, Any]:
         return {"executor_type": self.executor_type_id}
@@ -59,4 +63,4 @@ class MyExecutor(PythonFunctionExecutorBase):
         return Schema({"executor_type": str})
 
     def run_rows(self, fn: Callable[..., Any], batches: Iterable[RowBatch], **options: Any) -> Iterator[BatchResult]:
-        yield from LocalPythonFunctionExecutor().run_rows(fn, batches)
+        yield from LocalPythonFunctionExecutor().run_rows(fn, batches, call_options=self._calls)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from orcapod_dagster import PacketRetry, packet_asset, packet_resources
-from orcapod_dagster.core.errors import DefinitionError, PacketFailuresError
+from orcapod_dagster.core.errors import DefinitionError, PacketFailuresError, TooManyFailuresError
 from orcapod_dagster.desk import why
 
 
@@ -61,7 +61,7 @@ def test_failures_that_are_not_tried_again(tmp_path: Path) -> None:
 
     def breaks(x: int) -> int:
         if x == 1:
-            with open(called, "a") as file:
+            with Path(called).open("a") as file:
                 file.write("x")
             raise ValueError("broken for good")
         return x
@@ -100,3 +100,23 @@ def test_options_that_cannot_be_right(options: dict[str, Any], says: str) -> Non
 
     with pytest.raises(DefinitionError, match=says):
         asset_of(one, **options)
+
+
+@dg.asset(name="numbers")
+def many_numbers() -> pa.Table:
+    return pa.table({"subject": [f"s{x}" for x in range(500)], "x": list(range(500))})
+
+
+def test_a_run_that_stops(tmp_path: Path) -> None:
+    """A run whose first packets all fail alike stops, with `on_error="continue"` too; the error has tags and the line for the desk."""
+
+    def hopeless(x: int) -> int:
+        raise PermissionError("no key")
+
+    asset = asset_of(hopeless, many_numbers, on_error="continue", max_failures=30)
+    with pytest.raises(
+        TooManyFailuresError, match=r"(?s)500 of the 500 .*'s0'.*no key.*Traceback.*call .*failing"
+    ) as found:
+        run(tmp_path, asset, many_numbers)
+    assert not (tmp_path / "failing").exists()
+    assert str(found.value).count("Traceback") == 3

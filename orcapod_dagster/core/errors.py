@@ -9,6 +9,7 @@ OrcapodError
 ├── OutputCountError (ValueError)       a function returned another number of values than it declares
 ├── PacketError (RuntimeError)          a user's function raised; the cause is the original exception
 ├── PacketFailuresError (RuntimeError)  a run ended with failed packets
+│   └── TooManyFailuresError            it was stopped for them; other packets were not tried
 ├── RunOptionError (ValueError)         a run's tag that is no option of packet assets, or no value of one
 ├── RecomputeLimitError (RuntimeError)  a run would compute again what took longer than the limit
 ├── ExecutorError (RuntimeError)        an executor could not do its work (infrastructure, not the user's function)
@@ -26,6 +27,9 @@ OrcapodError
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
 
 
 class OrcapodError(Exception):
@@ -62,6 +66,28 @@ class PacketError(OrcapodError, RuntimeError):
 
 class PacketFailuresError(OrcapodError, RuntimeError):
     """A run ended with packets that failed; everything that succeeded is stored."""
+
+
+class TooManyFailuresError(PacketFailuresError):
+    """A run was stopped because too many packets failed, or the first ones all alike; everything finished is stored.
+
+    Attributes:
+        summary: the message without the failures. failures: the first ones, as `outcomes.Outcome`.
+        tried: packets that were called. failed: those of them that failed.
+    """
+
+    summary: str = ""
+    failures: Sequence[Any] = ()
+    tried: int = 0
+    failed: int = 0
+
+    @classmethod
+    def of(cls, summary: str, failures: Sequence[Any]) -> Self:
+        """Make one of a message and failures, of which the first is told."""
+        first = f"\n\n{failures[0].error_type}: {failures[0].message}\n{failures[0].traceback}" if failures else ""
+        error = cls(f"{summary}{first}")
+        error.summary, error.failures = summary, tuple(failures)
+        return error
 
 
 class RunOptionError(OrcapodError, ValueError):

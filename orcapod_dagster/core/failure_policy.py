@@ -25,10 +25,12 @@ class FailurePolicy:
     Attributes:
         retry: how they are tried again within one run; None for not at all.
         retry_failed: which failures of earlier runs are tried again in the next. Where code or input changed, all are.
+        max_failures: as `FailureLimit` takes it.
     """
 
     retry: PacketRetry | None = None
     retry_failed: RetryFailed = "all"
+    max_failures: float | None = None
 
     def stands(self, failed: pa.Table, contents: frozenset[str]) -> pa.Array:
         """Tell of earlier failures which of them are not tried again.

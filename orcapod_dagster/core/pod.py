@@ -34,6 +34,7 @@ from orcapod_dagster.core.errors import OrcapodError, StorageError
 from orcapod_dagster.core.execution_data import EXECUTION_DATA_SCHEMA, check_executor, flatten_execution_data
 from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorProtocol, RowBatch
 from orcapod_dagster.core.executors.call_options import CallOptions
+from orcapod_dagster.core.failure_limit import FailureLimit
 from orcapod_dagster.core.failure_policy import FailurePolicy
 from orcapod_dagster.core.files import FileMemory, FileReader, Looks, PathsInFlight
 from orcapod_dagster.core.hashing import HASH_TYPE, hash_rows, split_lanes
@@ -399,6 +400,9 @@ class FunctionPod:
 
         Returns:
             The final counts. Failures of packets do not raise here; everything else does, with all finished work stored.
+
+        Raises:
+            TooManyFailuresError: the run stopped, as `max_failures` says, or because the first packets all failed alike.
         """
         began = time.monotonic()
         report = PodReport(len(plan.hashes), len(plan.to_compute), reasons=plan.reasons.counts())
@@ -409,7 +413,8 @@ class FunctionPod:
             # Before the first result that it made: what is kept of code may be more than what made results, never less.
             self._remember(plan)
         self._store_invalid(plan, report)
-        waiting, rounds = _Waiting(), self._rounds(plan)
+        limit = FailureLimit(self.failures.max_failures, len(plan.to_compute), self.concurrency, self._owner)
+        waiting, rounds = _Waiting(), self._rounds(plan, limit)
         try:
             with closing(rounds.chunks(plan.to_compute)) as chunks:
                 for chunk in chunks:
@@ -470,8 +475,8 @@ class FunctionPod:
             tags = tags_as_text(plan.stream, pa.array([o.row for o in outcomes], pa.int64()))
             self.outcomes.store(hashes, outcomes, self._context(plan, self.executor.get_executor_data()), tags)
 
-    def _rounds(self, plan: Plan) -> Rounds:
-        return Rounds(functools.partial(self._round, plan), self.failures.retry)
+    def _rounds(self, plan: Plan, limit: FailureLimit | None = None) -> Rounds:
+        return Rounds(functools.partial(self._round, plan), self.failures.retry, limit)
 
     def _round(self, plan: Plan, rows: pa.Array) -> Turns:
         """Call rows of a plan once each."""
