@@ -21,6 +21,7 @@ from orcapod_dagster.resources import (
     ResultStoreResource,
     packet_resources,
 )
+from orcapod_dagster.status import read_status
 
 __all__ = [
     "Blob",
@@ -45,5 +46,6 @@ __all__ = [
     "packet_function_of",
     "packet_resources",
     "read_logs",
+    "read_status",
     "withdraw",
 ]

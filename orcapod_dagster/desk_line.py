@@ -1,4 +1,4 @@
-"""The line to type that brings one packet to the desk; failure reports print it."""
+"""The lines to type that bring one packet, or the packets of a run, to the desk; failure reports and logs print them."""
 
 from __future__ import annotations
 
@@ -28,6 +28,12 @@ def desk_line(key: dg.AssetKey, tags: Mapping[str, Any], partition: str | None, 
         chosen.append(f"--partition {shlex.quote(partition)}")
     asset = shlex.quote(key.to_user_string())
     return f"python -m orcapod_dagster row {asset} {' '.join(chosen)} {_where(pointer)} --call"
+
+
+def status_line(key: dg.AssetKey, run: dg.DagsterRun) -> str:
+    """Return the command that shows how far the packets of a run are, as it is typed in a shell."""
+    asset, run_id = shlex.quote(key.to_user_string()), shlex.quote(run.run_id)
+    return f"python -m orcapod_dagster status {asset} --run {run_id} {definitions_of_run(run)}"
 
 
 def here() -> str:

@@ -26,12 +26,13 @@ from orcapod_dagster.core.failure_policy import FailurePolicy
 from orcapod_dagster.core.git import git_state
 from orcapod_dagster.core.outcomes import Outcome, OutcomeLog, outcome_path
 from orcapod_dagster.core.packet_logs import PacketLogs, log_path
+from orcapod_dagster.core.plan_log import PlanLog, PlannedRun, plan_path
 from orcapod_dagster.core.plan_report import look_ahead
-from orcapod_dagster.core.pod import FunctionPod, PodReport
+from orcapod_dagster.core.pod import FunctionPod, Plan, PodReport
 from orcapod_dagster.core.result_cache import ResultCache, result_path
 from orcapod_dagster.core.sources import DeltaSource, MemorySource, TableSource
 from orcapod_dagster.core.streams import PacketStream, StreamInput, ambiguous_columns
-from orcapod_dagster.desk_line import desk_line_of_run, here
+from orcapod_dagster.desk_line import desk_line_of_run, here, status_line
 from orcapod_dagster.dry_run import plan_lines, plan_metadata
 from orcapod_dagster.recompute_guard import over_limit, refuse_recompute
 from orcapod_dagster.resources import EXECUTOR_KEY, RESULT_STORE_KEY, PacketExecutorResource, ResultStoreResource
@@ -73,7 +74,7 @@ def materialize_packets(
         getattr(context.resources, EXECUTOR_KEY),
         {**_run_info(context), **machine_info(spec), **_versions_read(stream)},
         read_only=options.dry_run,
-        run_id=context.run.run_id,
+        run=_planned_run(context, spec, stream, options),
     )
     table = AssetTable(context, spec, pod, _partition_expr(context, spec), stream)
     if options.dry_run:
@@ -100,6 +101,7 @@ def materialize_packets(
     _tell_losses(context, report)
     stream, snapshot, positions = pod.assemble(plan, report)
     metadata = _metadata(context, spec, pod, plan.variation, plan.stream, report)
+    metadata |= shown.guarded(lambda: _status(context, spec, plan, report))
     metadata |= shown.guarded(lambda: shown.code_changes(pod.code_changes(plan)))
     if options.partial:
         context.log.info(
@@ -147,6 +149,11 @@ def _materialized(
 
 
 def _tell_losses(context: dg.AssetExecutionContext, report: PodReport) -> None:
+    if report.lost_plan:
+        context.log.warning(
+            f"What this run set out to do could not be stored ({report.lost_plan}), so the state of its single packets cannot be "
+            "asked for. Results and failures are stored."
+        )
     if report.lost_logs:
         context.log.warning(
             f"{report.lost_logs:,} entries of what packets printed and logged are not in the log table, which could not be "
@@ -303,7 +310,7 @@ def pod_of(
     extra_info: Mapping[str, str],
     *,
     read_only: bool,
-    run_id: str | None = None,
+    run: PlannedRun | None = None,
 ) -> FunctionPod:
     """Return the engine of a packet asset.
 
@@ -311,14 +318,14 @@ def pod_of(
         spec: the asset. store, supplier: where its results lie, and what gives the executor.
         extra_info: stored with each result.
         read_only: nothing is stored; of large values that it makes, it keeps the digests.
-        run_id: of the run in whose name logs of packets are kept, as the asset says; without it, none are.
+        run: in whose name plans are kept, and logs of packets, as the asset says; without it, none are.
     """
     database, blobs = store.database(), store.blobs()
     if read_only:
         database, blobs.keeper = ReadOnlyDatabase(database), Digester(blobs.keeper.inline_bytes)
     uri, logs = spec.function.uri, None
-    if run_id is not None and spec.capture:
-        logs = PacketLogs(database, log_path(uri), run_id=run_id, limit=spec.capture)
+    if run is not None and spec.capture:
+        logs = PacketLogs(database, log_path(uri), run_id=run.run_id, limit=spec.capture)
     return FunctionPod(
         spec.function,
         ResultCache(database, result_path(uri)),
@@ -330,6 +337,7 @@ def pod_of(
         blobs=blobs,
         logs=logs,
         failures=FailurePolicy(spec.packet_retry, spec.retry_failed or store.retry_failed, spec.max_failures),
+        plans=None if run is None else PlanLog(database, plan_path(uri), run),
     )
 
 
@@ -352,11 +360,26 @@ def _run_info(context: dg.AssetExecutionContext) -> dict[str, str]:
     return {key: value for key, value in info.items() if value}
 
 
+def _planned_run(
+    context: dg.AssetExecutionContext, spec: PacketAssetSpec, stream: PacketStream, options: RunOptions
+) -> PlannedRun:
+    """Return what a plan says of the run, and what brings the same rows back later."""
+    partitioned = context.has_partition_key or context.has_partition_key_range
+    keys = list(context.partition_keys) if partitioned else []
+    read = {"versions": _versions_of(stream), "partitions": keys, "rows": options.rows}
+    step = str(context.op_execution_context.op_handle)
+    return PlannedRun(context.run.run_id, step, spec.key.to_user_string(), _partition(context), read)
+
+
 def _versions_read(stream: PacketStream) -> dict[str, str]:
     """Return which version of each input's table is read, as JSON; a trace finds by it what a packet was."""
-    sources = {part.input.name: part.input.source for part in stream.parts}
-    versions = {name: source.version for name, source in sources.items() if isinstance(source, DeltaSource)}
+    versions = _versions_of(stream)
     return {INPUT_VERSIONS: json.dumps(versions)} if versions else {}
+
+
+def _versions_of(stream: PacketStream) -> dict[str, int]:
+    sources = {part.input.name: part.input.source for part in stream.parts}
+    return {name: source.version for name, source in sources.items() if isinstance(source, DeltaSource)}
 
 
 def _partition(context: dg.AssetExecutionContext) -> str | None:
@@ -401,6 +424,12 @@ def _metadata(
         **shown.guarded(lambda: _failures(context, spec, stream, report)),
         **shown.guarded(lambda: _lineage(spec, stream)),
     }
+
+
+def _status(context: dg.AssetExecutionContext, spec: PacketAssetSpec, plan: Plan, report: PodReport) -> dict[str, Any]:
+    """Return the line to type that shows the state of each packet, where there is one."""
+    stored = (len(plan.to_compute) or plan.invalid) and not report.lost_plan
+    return {"orcapod/status": status_line(spec.key, context.run)} if stored else {}
 
 
 def _with_tags(stream: PacketStream, failures: Sequence[Outcome]) -> list[tuple[dict[str, Any], Outcome]]:

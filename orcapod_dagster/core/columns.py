@@ -15,6 +15,8 @@ RESERVED_PREFIXES: Final = (META_PREFIX, SOURCE_PREFIX, TAG_PREFIX)
 
 RECORD_ID: Final = "__record_id"
 INPUT_HASH: Final = "__input_packet_hash"
+PACKET_HASH: Final = "packet_hash"
+"""The same in tables in which nothing is looked up by it, so that no index of it is made."""
 VARIATION_PREFIX: Final = "__pf_var_"
 SIGNATURE_HASH: Final = VARIATION_PREFIX + "function_signature_hash"
 CONTENT_HASH: Final = VARIATION_PREFIX + "function_content_hash"

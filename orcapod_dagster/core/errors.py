@@ -11,6 +11,7 @@ OrcapodError
 ├── PacketFailuresError (RuntimeError)  a run ended with failed packets
 │   └── TooManyFailuresError            it was stopped for them; other packets were not tried
 ├── RunOptionError (ValueError)         a run's tag that is no option of packet assets, or no value of one
+├── RunNotFoundError (LookupError)      no run is known that computed something of an asset, or that one is not
 ├── RecomputeLimitError (RuntimeError)  a run would compute again what took longer than the limit
 ├── ExecutorError (RuntimeError)        an executor could not do its work (infrastructure, not the user's function)
 ├── WorkerDeathError (RuntimeError)     a packet ended the worker process that ran it
@@ -92,6 +93,10 @@ class TooManyFailuresError(PacketFailuresError):
 
 class RunOptionError(OrcapodError, ValueError):
     """A tag of a run is no option of packet assets, or has a value that the option does not take."""
+
+
+class RunNotFoundError(OrcapodError, LookupError):
+    """No run is known that had packets of an asset to compute, or the one that was asked for is not."""
 
 
 class RecomputeLimitError(OrcapodError, RuntimeError):

@@ -22,6 +22,7 @@ from orcapod_dagster.core.storage_types import from_storage
 RESULTS: Final = f"{RESULTS_FOLDER}/results/"
 OUTCOMES: Final = f"{RESULTS_FOLDER}/outcomes/"
 LOGS: Final = f"{RESULTS_FOLDER}/logs/"
+PLANS: Final = f"{RESULTS_FOLDER}/plans/"
 _SCAN_ROWS: Final = 65_536
 
 

@@ -42,6 +42,7 @@ from orcapod_dagster.core.identity import Environment
 from orcapod_dagster.core.outcomes import DETAILS, FAILED, SKIPPED, Outcome, OutcomeLog
 from orcapod_dagster.core.packet_function import PythonPacketFunction
 from orcapod_dagster.core.packet_logs import PacketLogs
+from orcapod_dagster.core.plan_log import PlanLog
 from orcapod_dagster.core.reasons import (
     EARLIER_FAILURE,
     FORCED,
@@ -122,6 +123,7 @@ class PodReport:
         unsettled: rows that were computed without a result, in arrays of `int64`.
         accepted: content hash of another version of the code → rows with a result of it; known once the table is assembled.
         lost_logs: entries of the log table that could not be written. lost_logs_reason: of the first of them.
+        lost_plan: why the plan could not be stored, so that nobody can ask for the state of each packet; empty where it is.
     """
 
     total: int
@@ -139,6 +141,7 @@ class PodReport:
     accepted: Mapping[str, int] = field(default_factory=dict[str, int])
     lost_logs: int = 0
     lost_logs_reason: str = ""
+    lost_plan: str = ""
 
     @property
     def done(self) -> int:
@@ -160,6 +163,7 @@ class FunctionPod:
         blobs: the large values of the lake; without it, they lie in the records themselves.
         logs: what its packets print and log; without it, that is not captured.
         failures: what becomes of packets that fail.
+        plans: where it says what it sets out to do, before it computes.
 
     Raises:
         TypeError: the executor does not support the function.
@@ -178,6 +182,7 @@ class FunctionPod:
         blobs: BlobStore | None = None,
         logs: PacketLogs | None = None,
         failures: FailurePolicy = FailurePolicy(),  # noqa: B008  # immutable
+        plans: PlanLog | None = None,
     ) -> None:
         chosen = check_executor(executor or function.executor, function.packet_function_type_id, repr(function))
         if chosen is None:
@@ -191,6 +196,7 @@ class FunctionPod:
         self.extra_info = dict(extra_info or {})
         self._logs = logs
         self.failures = failures
+        self._plans = plans
         self._blobs = blobs
         self._keeper = Keeper() if blobs is None else blobs.keeper
         self.codes = CodeStore(cache.database)
@@ -412,6 +418,7 @@ class FunctionPod:
         if len(plan.to_compute) or plan.invalid:
             # Before the first result that it made: what is kept of code may be more than what made results, never less.
             self._remember(plan)
+            self._store_plan(plan, report)
         self._store_invalid(plan, report)
         limit = FailureLimit(self.failures.max_failures, len(plan.to_compute), self.concurrency, self._owner)
         waiting, rounds = _Waiting(), self._rounds(plan, limit)
@@ -439,6 +446,14 @@ class FunctionPod:
         variation = plan.variation
         code = self.function.get_function_code()
         self.codes.remember(variation["function_name"], variation["git_hash"], code, self.environment)
+
+    def _store_plan(self, plan: Plan, report: PodReport) -> None:
+        if self._plans is None:
+            return
+        try:
+            self._plans.store(plan)
+        except Exception as error:  # noqa: BLE001  # whatever it is, results are worth more than what is said of them
+            report.lost_plan = f"{type(error).__name__}: {error}"
 
     def run(self, plan: Plan) -> Iterator[Chunk]:
         """Run what the plan says, and yield finished work in whatever order; nothing is stored but large values."""

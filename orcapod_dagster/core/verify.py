@@ -28,7 +28,7 @@ from orcapod_dagster.core.cleanup.files import find_litter
 from orcapod_dagster.core.columns import RECORD_ID
 from orcapod_dagster.core.errors import LakeError
 from orcapod_dagster.core.hashing import value_lanes
-from orcapod_dagster.core.lake import LOGS, RESULTS, Folder, Lake, folder_name, sizes_of
+from orcapod_dagster.core.lake import LOGS, PLANS, RESULTS, Folder, Lake, folder_name, sizes_of
 from orcapod_dagster.core.paths import LOG_FOLDER, RESULTS_FOLDER
 from orcapod_dagster.core.sources import DeltaSource
 from orcapod_dagster.core.standing_rows import check_rows, standing_rows
@@ -40,6 +40,9 @@ _REPAIR: Final = (
 _MEND: Final = f"{_REPAIR}then materialize the asset, or its partitions, again: results are kept."
 _MEND_RESULTS: Final = f"{_REPAIR}the next run computes its results again."
 _MEND_LOGS: Final = f"{_REPAIR}what its packets printed and logged is lost with it, and nothing else."
+_MEND_PLANS: Final = (
+    f"{_REPAIR}why packets were computed in the runs that it tells of is lost with it, and nothing else."
+)
 _RESTORE_LOG: Final = (
     "Its rows may be missing. Put it back from a copy; without one, remove the table, and materialize the asset again."
 )
@@ -116,6 +119,7 @@ class _Check:
         self._blobs = blobs
         self._mend = _MEND_RESULTS if folder.name.startswith(f"{RESULTS_FOLDER}/") else _MEND
         self._mend = _MEND_LOGS if folder.name.startswith(LOGS) else self._mend
+        self._mend = _MEND_PLANS if folder.name.startswith(PLANS) else self._mend
         self._findings: list[Finding] = []
 
     def run(self, *, read_all: bool) -> TableReport:

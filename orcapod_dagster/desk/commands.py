@@ -1,4 +1,4 @@
-"""The commands of the desk: row, why, trace, audit, plan."""
+"""The commands of the desk: row, why, trace, audit, plan, status."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from typing import Any
 
 from orcapod_dagster._compat import CodePointer, load_repository
 from orcapod_dagster.core.audit import AuditFinding
+from orcapod_dagster.core.outcomes import FAILED
 from orcapod_dagster.desk.audits import audit
 from orcapod_dagster.desk.opening import Desk
 from orcapod_dagster.desk.packets import tags_told
 from orcapod_dagster.desk.plans import in_all, plan
 from orcapod_dagster.desk.row import PacketRow, packet_row
+from orcapod_dagster.desk.status import STATES, status
 from orcapod_dagster.desk.trace import trace
 from orcapod_dagster.desk.why import why
 
@@ -50,6 +52,7 @@ def add_desk_commands(command: AddCommand, option: Callable[[str], tuple[str, st
     size.add_argument("--fraction", type=float, metavar="F", help="or this part of them, e.g. 0.01")
     audited.add_argument("--seed", type=int, help="draws the sample that an earlier audit named")
     _add_plan(command, _definitions(option))
+    _add_status(command, _definitions(option))
 
 
 def _add_plan(command: AddCommand, definitions: argparse.ArgumentParser) -> None:
@@ -64,6 +67,18 @@ def _add_plan(command: AddCommand, definitions: argparse.ArgumentParser) -> None
     planned.add_argument("--partition", help="of the assets that have partitions; default all")
     planned.add_argument("--rows", metavar="SQL", help="only packets whose tags fulfil this condition")
     planned.add_argument("--force", action="store_true", help="as if everything were computed, also what has a result")
+
+
+def _add_status(command: AddCommand, definitions: argparse.ArgumentParser) -> None:
+    text = "show how far each packet of a run is, also while it runs: computed, cached, failed, skipped or pending, and why"
+    shown = command("status", definitions, _status, text)
+    shown.add_argument("asset", help="the key of a packet asset, parts joined by '/'")
+    shown.add_argument(
+        "--run", dest="run_id", metavar="RUN_ID", help="default the latest that had something to compute"
+    )
+    shown.add_argument("--partition", help="only runs of this partition, or range of them (first...last)")
+    shown.add_argument("--state", action="append", choices=STATES, help="show packets in this state; may be repeated")
+    shown.add_argument("--rows", type=int, default=20, metavar="N", help="how many packets to show; default 20")
 
 
 def asset_arguments(option: Callable[[str], tuple[str, str]]) -> argparse.ArgumentParser:
@@ -172,6 +187,13 @@ def _plan(chosen: Any) -> int:
     if len(plans) > 1:
         _say(in_all(plans))
     return 1 if any(one.problem for one in plans) else 0
+
+
+def _status(chosen: Any) -> int:
+    with desk_of(chosen) as desk:
+        found = status(desk, chosen.asset, run_id=chosen.run_id, partition=chosen.partition)
+    _say(found.describe(chosen.state or STATES, chosen.rows))
+    return 1 if FAILED in found.counts else 0
 
 
 def _described(finding: AuditFinding) -> str:

@@ -1,4 +1,4 @@
-"""Results, failures and logs that no asset uses: rows of the hidden tables, removed in one commit that stands on what was looked at."""
+"""Results, failures and logs that no asset uses, and plans of old runs: rows of the hidden tables, removed in one commit that stands on what was looked at."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from orcapod_dagster.core.arrow import pc
 from orcapod_dagster.core.cleanup.base import CleanSettings, Removable
 from orcapod_dagster.core.errors import CommitError, LakeError
 from orcapod_dagster.core.hashing import HASH_TYPE
-from orcapod_dagster.core.lake import LOGS, OUTCOMES, RESULTS, Folder, Lake, retained_rows, scan_files, sizes_of
+from orcapod_dagster.core.lake import LOGS, OUTCOMES, PLANS, RESULTS, Folder, Lake, retained_rows, scan_files, sizes_of
 from orcapod_dagster.core.outcomes import FAILED
 from orcapod_dagster.core.paths import RESULTS_FOLDER
 
 CLEANED: Final = "orcapod.cleanup"
 _CODE: Final = (names.SIGNATURE_HASH, names.CONTENT_HASH)
 _TRIES: Final = 3
-_WHICH: Final = {RESULTS: "results", OUTCOMES: "failures and skips", LOGS: "logs"}
+_WHICH: Final = {RESULTS: "results", OUTCOMES: "failures and skips", LOGS: "logs", PLANS: "plans of runs"}
 Mask = Callable[[pa.RecordBatch], Any]
 
 
 def find_results(lake: Lake, settings: CleanSettings) -> Iterator[Removable]:
-    """Find rows of the tables of results, failures and logs that may go; all stay unless the settings say otherwise.
+    """Find rows of the tables of results, failures, logs and plans that may go; all stay unless the settings say otherwise.
 
     A result that stands in any retained version of an asset table stays, however old. Where one such table cannot be read,
     nobody knows what it uses, so nothing goes.
@@ -39,7 +39,7 @@ def find_results(lake: Lake, settings: CleanSettings) -> Iterator[Removable]:
         yield Removable(RESULTS_FOLDER, "all results stay", f"what assets use is not known: {error}", problem=True)
         return
     for folder in lake.folders():
-        if not folder.name.startswith((RESULTS, OUTCOMES, LOGS)) or settings.table not in (None, folder.name):
+        if not folder.name.startswith(tuple(_WHICH)) or settings.table not in (None, folder.name):
             continue
         try:
             folder.refuse_strange(lake.root_uri)
@@ -92,13 +92,25 @@ def _asset_rows(lake: Lake, settings: CleanSettings) -> Iterator[pa.RecordBatch]
 
 def _of_table(folder: Folder, table: DeltaTable, used: _Used, settings: CleanSettings) -> Iterator[Removable]:
     schema = delta.table_schema(table)
-    is_results = not folder.name.startswith(
-        OUTCOMES
-    )  # a log goes with its record; one without goes by its age and code
-    needed = [names.TIMESTAMP, *_CODE, names.RECORD_ID if is_results else "state"]
+    # A log goes with its record; one without goes by its age and code. A plan goes by its age alone, all of its rows at once.
+    is_results, is_plans = not folder.name.startswith(OUTCOMES), folder.name.startswith(PLANS)
+    own = [] if is_plans else [*_CODE, names.RECORD_ID if is_results else "state"]
+    needed = [names.TIMESTAMP, *own]
     if not set(needed) <= set(schema.names):
         return
-    mask = _mask_of(_with_newest(table, used), settings, is_results=is_results)
+    old = f"older than {settings.results_older_than.days} days"
+    if is_plans:
+        mask, why = _old_mask(settings), f"their runs are {old}"
+    else:
+        mask = _mask_of(_with_newest(table, used), settings, is_results=is_results)
+        why = f"no asset table uses them, and they are {old}"
+        if settings.keep_results == "current-code":
+            why += "; their code made nothing that one uses"
+    yield from _told(folder, table, needed, mask, why)
+
+
+def _told(folder: Folder, table: DeltaTable, needed: Sequence[str], mask: Mask, why: str) -> Iterator[Removable]:
+    """Count the rows that a mask tells, and offer to remove them."""
     affected: dict[str, int] = {}
     sizes = sizes_of(table)
     share = 0.0
@@ -110,9 +122,6 @@ def _of_table(folder: Folder, table: DeltaTable, used: _Used, settings: CleanSet
     if not affected:
         return
     which = next(text for start, text in _WHICH.items() if folder.name.startswith(start))
-    why = f"no asset table uses them, and they are older than {settings.results_older_than.days} days"
-    if settings.keep_results == "current-code":
-        why += "; their code made nothing that one uses"
     yield Removable(
         folder.name, which, why, rows=sum(affected.values()), files=len(affected), bytes=int(share),
         remove=lambda: remove_rows(folder.uri, folder.options, needed, mask),
@@ -132,6 +141,11 @@ def _with_newest(table: DeltaTable, used: _Used) -> _Used:
             rows = batch.filter(pc.equal(batch.column(names.TIMESTAMP), last))
             code = {c: pa.concat_arrays([used.code[c], rows.column(c).cast(pa.string())]) for c in _CODE}
     return _Used(used.ids, code)
+
+
+def _old_mask(settings: CleanSettings) -> Mask:
+    before = pa.scalar(settings.results_before, pa.timestamp("us", "UTC"))
+    return lambda rows: pc.less(rows.column(names.TIMESTAMP), before)
 
 
 def _mask_of(used: _Used, settings: CleanSettings, *, is_results: bool) -> Mask:

@@ -13,7 +13,7 @@ from pyarrow import fs
 
 from orcapod_dagster.core import delta
 from orcapod_dagster.core.arrow import size_of
-from orcapod_dagster.core.columns import INPUT_HASH, RECORD_ID
+from orcapod_dagster.core.columns import INPUT_HASH, PACKET_HASH, RECORD_ID
 from orcapod_dagster.core.compaction import MANY_FILES, Compaction, compact
 from orcapod_dagster.core.databases.base import ArrowDatabase
 from orcapod_dagster.core.delta.files import filesystem_of
@@ -21,7 +21,7 @@ from orcapod_dagster.core.key_index import IndexedFile, prune
 from orcapod_dagster.core.paths import component_name, join_uri, local_path
 from orcapod_dagster.core.sources import DeltaSource, TableSource
 
-_PLAIN = (RECORD_ID, INPUT_HASH)
+_PLAIN = (RECORD_ID, INPUT_HASH, PACKET_HASH)
 _GROUP_ROWS = 8_192
 """Of compacted records: reading one costs a sixth of what it does from groups of 65,536, reading all a third more."""
 
