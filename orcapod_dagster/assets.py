@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, overload
@@ -105,6 +106,7 @@ def packet_asset(fn_or_packet_function: Callable[..., Any] | None = None, **opti
               as the result store says. The others count as failed.
             - `max_failures`: how many packets of a run may fail, or which part of those that it computes (a float; 1.0 for all);
               with more, it stops. By default, it stops where the first 20, or more as run at a time, all fail alike.
+            - `time_limit`: seconds that one packet may take; one that takes longer is stopped, and fails with `PacketTimeoutError`.
             - `name`, `key_prefix`, `key`, `group_name`, `partitions_def`, `backfill_policy`, …: as `@dg.asset`.
 
     Returns:
@@ -142,6 +144,7 @@ def _build(
     packet_retry: PacketRetry | Mapping[str, Any] | int | None = None,
     retry_failed: RetryFailed | None = None,
     max_failures: float | None = None,
+    time_limit: float | None = None,
     own_code: Sequence[Any] = (),
     depends_on: Sequence[Any] | Mapping[str, Any] = (),
     ignore: Sequence[str] = (),
@@ -176,6 +179,7 @@ def _build(
         packet_retry=PacketRetry.of(packet_retry),
         retry_failed=retry_failed,
         max_failures=max_failures,
+        time_limit=time_limit,
     )
     _check(spec)
     return _define(spec, ins, asset_options)
@@ -297,6 +301,8 @@ def _check(spec: PacketAssetSpec) -> None:
             f"{owner}: retry_failed={spec.retry_failed!r} is none of {', '.join(map(repr, RETRY_FAILED))}."
         )
     checked_max_failures(spec.max_failures, owner)
+    if spec.time_limit is not None and not 0 < spec.time_limit < math.inf:
+            f"{owner}: time_limit={spec.time_limit!r} is no number of seconds above 0; leave it out for no limit."
     if spec.on_error not in ("raise", "continue"):
         raise DefinitionError(f"{owner}: on_error={spec.on_error!r} is neither 'raise' nor 'continue'.")
 

@@ -338,6 +338,7 @@ def pod_of(
         logs=logs,
         failures=FailurePolicy(spec.packet_retry, spec.retry_failed or store.retry_failed, spec.max_failures),
         plans=None if run is None else PlanLog(database, plan_path(uri), run),
+        time_limit=spec.time_limit,
     )
 
 

@@ -33,6 +33,7 @@ class PacketAssetSpec:
         packet_retry: how packets that fail are tried again within one run; None for not at all.
         max_failures: as `FailureLimit` takes it.
         retry_failed: which failures of earlier runs are tried again; None for what the result store says.
+        time_limit: seconds that one packet may take; None for no limit.
     """
 
     key: dg.AssetKey
@@ -50,3 +51,4 @@ class PacketAssetSpec:
     packet_retry: PacketRetry | None
     retry_failed: RetryFailed | None
     max_failures: float | None
+    time_limit: float | None

@@ -15,6 +15,7 @@ OrcapodError
 ├── RecomputeLimitError (RuntimeError)  a run would compute again what took longer than the limit
 ├── ExecutorError (RuntimeError)        an executor could not do its work (infrastructure, not the user's function)
 ├── WorkerDeathError (RuntimeError)     a packet ended the worker process that ran it
+├── PacketTimeoutError (TimeoutError)   a packet took longer than its time limit
 ├── AcceptanceError (ValueError)        an edit that cannot be accepted, or an acceptance that is not there
 ├── UnboundFunctionError (RuntimeError) a proxy was called before a function was bound to it
 ├── LakeError (RuntimeError)            a table or the lake is not what it should be
@@ -109,6 +110,10 @@ class ExecutorError(OrcapodError, RuntimeError):
 
 class WorkerDeathError(OrcapodError, RuntimeError):
     """The worker process that ran a packet ended, and so again when it was tried alone."""
+
+
+class PacketTimeoutError(OrcapodError, TimeoutError):
+    """A packet took longer than its time limit, and was stopped, or its worker ended."""
 
 
 class AcceptanceError(OrcapodError, ValueError):

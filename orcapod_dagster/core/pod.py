@@ -164,6 +164,7 @@ class FunctionPod:
         logs: what its packets print and log; without it, that is not captured.
         failures: what becomes of packets that fail.
         plans: where it says what it sets out to do, before it computes.
+        time_limit: seconds that one packet may take; without it, as long as it likes.
 
     Raises:
         TypeError: the executor does not support the function.
@@ -183,6 +184,7 @@ class FunctionPod:
         logs: PacketLogs | None = None,
         failures: FailurePolicy = FailurePolicy(),  # noqa: B008  # immutable
         plans: PlanLog | None = None,
+        time_limit: float | None = None,
     ) -> None:
         chosen = check_executor(executor or function.executor, function.packet_function_type_id, repr(function))
         if chosen is None:
@@ -197,6 +199,7 @@ class FunctionPod:
         self._logs = logs
         self.failures = failures
         self._plans = plans
+        self._time_limit = time_limit
         self._blobs = blobs
         self._keeper = Keeper() if blobs is None else blobs.keeper
         self.codes = CodeStore(cache.database)
@@ -498,7 +501,11 @@ class FunctionPod:
         function, in_flight = self.function.keeping(self._keeper), PathsInFlight()
         settler = Settler(self.function, self._keeper)
         batches = self._row_batches(plan.stream, rows, in_flight)
-        calls = CallOptions(capture=0 if self._logs is None else self._logs.limit, turn_seconds=_TURN_SECONDS)
+        calls = CallOptions(
+            capture=0 if self._logs is None else self._logs.limit,
+            turn_seconds=_TURN_SECONDS,
+            time_limit=self._time_limit,
+        )
         results = self.executor.run_rows(function, batches, executor_options=self._options or None, call_options=calls)
         try:
             for result in results:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from orcapod_dagster.core.errors import ExecutorError
 from orcapod_dagster.core.executors.base import PythonFunctionExecutorBase, RowBatch
 from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.executors.event_loop import EventLoopThread
 from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor
 from orcapod_dagster.core.executors.slices import is_async, run_slice
-from orcapod_dagster.testing.executors import ExecutorConformance, make_batches
+from orcapod_dagster.testing.executors import ExecutorConformance, double, double_async, make_batches
 
 
 class TestLocal(ExecutorConformance):
+    ends_what_does_not_stop = False
+
     def make_executor(self) -> LocalPythonFunctionExecutor:
         return LocalPythonFunctionExecutor()
 
@@ -140,3 +145,16 @@ def test_is_async_sees_through_partials_and_objects() -> None:
 
     functions: list[Any] = [call, functools.partial(call), Callable_(), lambda x: x, abs, dict]
     assert [is_async(f) for f in functions] == [True, True, True, False, False, False]
+
+
+def test_a_limit_that_cannot_be_kept_is_refused() -> None:
+    """In another thread than the main one, sync rows with a time limit are refused before the first; async ones are not."""
+    options = CallOptions(time_limit=1.0)
+
+    def run(function: Callable[..., Any]) -> list[Any]:
+        return list(LocalPythonFunctionExecutor().run_rows(function, make_batches([1]), call_options=options))
+
+    with ThreadPoolExecutor() as threads:
+        with pytest.raises(ExecutorError, match="main thread"):
+            threads.submit(run, double).result()
+        assert threads.submit(run, double_async).result()[0].outputs == [2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import logging
 import os
@@ -17,7 +18,7 @@ import pytest
 from orcapod_dagster import Blob
 from orcapod_dagster.core.blobs.keeper import Keeper, keeping
 from orcapod_dagster.core.blobs.store import BlobStore
-from orcapod_dagster.core.errors import ExecutorError, MissingExtraError
+from orcapod_dagster.core.errors import ExecutorError, MissingExtraError, WorkerDeathError
 from orcapod_dagster.core.executors.base import RowBatch
 from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.executors.ray import RayExecutor
@@ -218,14 +219,33 @@ def test_a_lost_worker_is_tried_again(tmp_path: Path) -> None:
     assert gather(RayExecutor().run_rows(die_once, make_batches([0, 1, 2])), 3)[0] == [0, 1, 2]
 
 
-def test_a_worker_that_always_dies_is_an_executor_error() -> None:
-    """When Ray's retries are used up, the run ends with an error that is not a packet's."""
+def test_packets_that_kill_their_worker_fail_alone() -> None:
+    """Of many packets in large tasks, only those at which their worker dies fail; all others have their value."""
+    guilty = {150, 2999}
 
-    def die(x: int) -> int:
-        os._exit(1)
+    def work(x: int) -> int:
+        if x in guilty:
+            ctypes.string_at(0) if x == 150 else os._exit(3)
+        return 2 * x
 
-    with pytest.raises(ExecutorError, match=r"Ray lost a task of 1 rows: \w+"):
-        list(RayExecutor(max_retries=1).run_rows(die, make_batches([0])))
+    outputs, slices = gather(RayExecutor().run_rows(work, make_batches(range(5000))), 5000)
+    assert outputs == [None if x in guilty else 2 * x for x in range(5000)]
+    failures = {failure.row: failure for result in slices.values() for failure in result.failures}
+    assert set(failures) == guilty
+    assert all(isinstance(f.error, WorkerDeathError) for f in failures.values())
+    assert {f.error_type for f in failures.values()} == {"WorkerDeathError"}
+
+
+def test_a_function_at_whose_loading_workers_die_is_no_packets_failure() -> None:
+    """Workers that end before their first row end the run with an error that is not a packet's."""
+
+    class Deadly:
+        def __reduce__(self) -> Any:
+            return os._exit, (5,)
+
+    deadly = Deadly()
+    with pytest.raises(ExecutorError, match="a worker ended before its first row"):
+        list(RayExecutor().run_rows(lambda x: x if deadly else 0, make_batches([0, 1])))
 
 
 def test_a_function_that_cannot_be_unpickled_is_an_executor_error() -> None:

@@ -13,8 +13,11 @@ class CallOptions:
         slice_seconds: how much finished work an executor may hold back, about; one row is always finished.
         capture: bytes that are kept of what each row writes to stdout, to stderr, and logs; 0 for none.
         turn_seconds: where nothing finishes for so long, a result of no rows gives the caller a turn; 0 for never.
+        time_limit: seconds that a row may take; one that takes longer is stopped, and its failure is a `PacketTimeoutError`. `None` for
+            no limit.
     """
 
     slice_seconds: float = 1.0
     capture: int = 0
     turn_seconds: float = 0.0
+    time_limit: float | None = None

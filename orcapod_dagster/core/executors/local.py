@@ -26,6 +26,7 @@ from orcapod_dagster.core.executors.event_loop import EventLoopThread, call_in_t
 from orcapod_dagster.core.executors.last_words import LastWords
 from orcapod_dagster.core.executors.slices import SliceResult, is_async, run_slice
 from orcapod_dagster.core.executors.spool import open_spool, provide_streams
+from orcapod_dagster.core.executors.time_limit import check_can_stop, limited
 from orcapod_dagster.core.types import Schema
 
 
@@ -85,6 +86,9 @@ class LocalPythonFunctionExecutor(PythonFunctionExecutorBase):
     ) -> Iterator[BatchResult]:
         """Run batch after batch, yielding at least every `call_options.slice_seconds`."""
         capture, seconds = call_options.capture, call_options.slice_seconds
+        if call_options.time_limit is not None:
+            check_can_stop(fn)
+            fn = limited(fn, call_options.time_limit)
         watched = _captured(capture) if capture and os.name == "posix" else nullcontext()
         with watched as capturing, EventLoopThread() as loop:
             for batch in batches:

@@ -11,16 +11,19 @@ from typing import Any, Final
 
 from orcapod_dagster.core.executors.row_worker import make_worker
 
-MARK_BYTES: Final = 40
-"""Of the file that a worker shares with its parent: rows begun; per stream, where the packet began, and what was shown."""
+MARK_BYTES: Final = 48
+"""Of the file that a worker shares with its parent: rows begun; per stream, where the packet began, and what was shown; with a
+time limit, rows ended."""
 
 
-def serve(connection: Connection, payload: tuple[bytes, Any], lifeline: int, mark: int, *spools: int) -> None:
+def serve(
+    connection: Connection, payload: tuple[bytes, Any, float | None], lifeline: int, mark: int, *spools: int
+) -> None:
     """Run task after task until the parent hangs up.
 
     Args:
         connection: tasks in, packed results out; an empty answer says that a row was interrupted.
-        payload: the user's function, pickled; what to capture, as `CaptureOrder` has it, or None.
+        payload: the user's function, pickled; what to capture, as `CaptureOrder` has it, or None; seconds that a row may take.
         lifeline: a pipe on which nothing is ever written; it ends with the parent.
         mark: a file of int64 that the parent reads.
         spools: files for what is written to stdout and stderr, which the parent reads when this process is dead.
@@ -35,8 +38,12 @@ def serve(connection: Connection, payload: tuple[bytes, Any], lifeline: int, mar
     def before_call() -> None:
         begun[0] += 1
 
-    function, order = payload
-    worker = make_worker(function, "cloudpickle", order, before_call, files=spools, marks=begun[1:])
+    def after_call() -> None:
+        begun[5] += 1
+
+    function, order, time_limit = payload
+    told = before_call, None if time_limit is None else after_call
+    worker = make_worker(function, "cloudpickle", order, time_limit, *told, files=spools, marks=begun[1:5])
     while True:
         try:
             rows, seconds = connection.recv()

@@ -18,13 +18,15 @@ from typing import Any, Final, Self
 
 from orcapod_dagster.core.errors import ExecutorError, MissingExtraError, WorkerDeathError
 from orcapod_dagster.core.executors import pool_worker
-from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorBase, RowBatch, RowFailure
+from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorBase, RowBatch
 from orcapod_dagster.core.executors.budget import WorkerBudget, cores
 from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.executors.capture import LogEntry
+from orcapod_dagster.core.executors.deaths import Deaths, around, failed_alone
 from orcapod_dagster.core.executors.own_modules import own_modules
 from orcapod_dagster.core.executors.pickling import dumps
 from orcapod_dagster.core.executors.tasks import Piece, TaskRun, unpacked
+from orcapod_dagster.core.executors.time_limit import GRACE_SECONDS, took_too_long
 from orcapod_dagster.core.executors.worker_modules import WORKER_MODULES
 from orcapod_dagster.core.executors.worker_output import CaptureOrder, WorkerSpools, pass_on
 from orcapod_dagster.core.types import Schema
@@ -107,11 +109,17 @@ class _Run(TaskRun):
         self._cloudpickle = _import_cloudpickle()
         self._modules = [*WORKER_MODULES, pool_worker, *own_modules(fn)]
         order = CaptureOrder.of(call_options.capture)
-        self._payload = (self._dumps(pool_worker.serve), self._dumps(fn), order and tuple(order))
+        self._payload = (
+            self._dumps(pool_worker.serve),
+            self._dumps(fn),
+            order and tuple(order),
+            call_options.time_limit,
+        )
         self._budget: WorkerBudget | None = None
         self._lifeline = (-1, -1)
         self._idle: list[_Worker] = []
-        self._suspects: set[int] = set()
+        self._deaths = Deaths()
+        self._limit, self._next_look = call_options.time_limit, 0.0
 
     def results(self, batches: Iterable[RowBatch]) -> Iterator[BatchResult]:
         """Start with the first row that is asked for, and leave nothing behind."""
@@ -141,15 +149,26 @@ class _Run(TaskRun):
         by_connection = {worker.connection: worker for worker in running}
         until = math.inf if seconds is None else time.monotonic() + seconds
         while True:
+            late = self._late(running)
+            if late is not None:
+                return late
             left = max(0.0, until - time.monotonic())
             ready = wait(list(by_connection), min(_LOOK_SECONDS, left))
             if ready:
                 return by_connection[ready[0]]  # type: ignore[index]  # connections in, connections out
-            dead = next((worker for worker in running if worker.is_dead()), None)
-            if dead is not None or not left:
-                return dead
+            lost = next((worker for worker in running if worker.is_dead()), None)
+            if lost is not None or not left:
+                return lost
 
-    def _collect(self, task: _Worker, piece: Piece) -> BatchResult | list[Piece]:
+    def _late(self, running: Iterable[_Worker]) -> _Worker | None:
+        """Return a worker whose row did not end when its time was up, looked for now and then."""
+        now = time.monotonic()
+        if self._limit is None or now < self._next_look:
+            return None
+        self._next_look = now + _LOOK_SECONDS
+        return next((worker for worker in running if worker.is_late(self._limit + GRACE_SECONDS)), None)
+
+    def _collect(self, task: _Worker, piece: Piece) -> Sequence[BatchResult | Piece]:
         answer = task.answer()
         if answer is None:
             return self._after_death(task, piece)
@@ -159,33 +178,28 @@ class _Run(TaskRun):
         result = unpacked(answer, self._cloudpickle.loads, piece.start, dict(self._data))
         # What its rows printed, the worker showed itself, on the streams that it has of this process.
         pass_on(result.logs, streams=False)
-        return result
+        return [result]
 
-    def _after_death(self, worker: _Worker, piece: Piece) -> BatchResult | list[Piece]:
-        """Return the failure of the packet that killed its worker twice, else the rows to run again, that one alone."""
+    def _after_death(self, worker: _Worker, piece: Piece) -> Sequence[BatchResult | Piece]:
+        """Return the rows to run again, one of them alone, or the failure of the one that killed its worker twice."""
         begun, first_task, how = worker.rows_begun(), worker.tasks == 1, worker.bury()
+        if worker.late_row and self._limit is not None:
+            if worker.rows_begun() != worker.late_row:
+                return [piece]  # it went on to another row while it was ended
+            before, late, after = around(piece, worker.late_row - 1)
+            error = took_too_long(self._limit, ended=True)
+            failed = failed_alone(late, error, worker.row_seconds(), self._data, worker.last_words)
+            return [*before, failed, *after]
         if first_task and not begun:
             raise ExecutorError(
                 f"A worker process ended {how} before its first row. Everything finished before is kept. See what it wrote "
                 "to the error stream; mend what the function's module does when it is loaded, or give it memory."
             )
-        if piece.length == 1:
-            if piece.start in self._suspects:
-                return self._failure(piece.start, how, worker.last_words)
-            self._suspects.add(piece.start)
-            return [piece]
-        if not 0 < begun <= piece.length:
-            return [part for part in piece.split(piece.length // 2) if part is not None]
-        guilty = piece.first + begun - 1
-        self._suspects.add(piece.batch.start + guilty)
-        spans = ((piece.first, guilty), (guilty, guilty + 1), (guilty + 1, piece.last))
-        return [Piece(piece.batch, first, last) for first, last in spans if first < last]
-
-    def _failure(self, row: int, how: str, last_words: Sequence[LogEntry]) -> BatchResult:
+        again = self._deaths.after(piece, begun)
+        if again:
+            return again
         error = WorkerDeathError(f"The worker process that ran this packet ended {how}, and again when it ran alone.")
-        failure = RowFailure(row, error, type(error).__qualname__, str(error), "", 0.0)
-        logs = tuple(entry._replace(row=row) for entry in last_words)
-        return BatchResult(row, 1, [None], [0.0], (failure,), dict(self._data), logs)
+        return [failed_alone(piece, error, 0.0, self._data, worker.last_words)]
 
     def _cancel(self, running: list[_Worker]) -> None:
         for worker in (*running, *self._idle):
@@ -195,11 +209,14 @@ class _Run(TaskRun):
 class _Worker:
     """One worker process, and what it was last sent."""
 
-    def __init__(self, payload: tuple[bytes, bytes, tuple[Any, ...] | None], lifeline: int) -> None:
-        serve, function, order = payload
+    def __init__(self, payload: tuple[bytes, bytes, tuple[Any, ...] | None, float | None], lifeline: int) -> None:
+        serve, function, order, time_limit = payload
         self.connection, theirs = Pipe()
         self.tasks = 0
         self.last_words: Sequence[LogEntry] = ()
+        self.late_row = 0
+        """The row, counted from 1, that did not end in time."""
+        self._row, self._since = 0, time.monotonic()
         self._spools = WorkerSpools(order[0] if order else 0)
         with theirs, tempfile.TemporaryFile() as shared:
             # Written, not cut to size: on a full disk that is an error now, and not a signal when the memory is used.
@@ -219,12 +236,14 @@ class _Worker:
         with contextlib.suppress(OSError):  # it is dead already; whoever asks for an answer finds out
             self.connection.send(sys.path)
             self.connection.send_bytes(serve)
-            self.connection.send((function, order))
+            self.connection.send((function, order, time_limit))
 
     def send(self, rows: bytes, seconds: float) -> None:
         """Send a task."""
         self.tasks += 1
-        self._mark[:8] = bytes(8)
+        for place in (0, 40):
+            self._mark[place : place + 8] = bytes(8)
+        self._row, self._since = 0, time.monotonic()
         with contextlib.suppress(OSError):  # as above
             self.connection.send((rows, seconds))
 
@@ -238,6 +257,20 @@ class _Worker:
     def rows_begun(self) -> int:
         """Return how many rows of the task were begun."""
         return self._marks()[0]
+
+    def row_seconds(self) -> float:
+        """Return how long the row runs that was seen last, about."""
+        return time.monotonic() - self._since
+
+    def is_late(self, seconds: float) -> bool:
+        """Tell whether its row runs longer; asked every now and then, for so it is seen when a row begins."""
+        marks = self._marks()
+        begun, ended = marks[0], marks[5]
+        if begun != self._row or begun == ended:
+            self._row, self._since = begun, time.monotonic()
+        elif self.row_seconds() > seconds and not self.connection.poll():
+            self.late_row = begun
+        return self.late_row > 0
 
     def _marks(self) -> list[int]:
         with memoryview(self._mark) as view, view.cast("q") as numbers:
@@ -254,7 +287,7 @@ class _Worker:
         self._process.kill()  # by itself, too: the function may have moved it to another group
         code = self._process.wait()
         self.connection.close()
-        self.last_words = self._spools.last_words(self._marks()[1:], 0, time.time())
+        self.last_words = self._spools.last_words(self._marks()[1:5], 0, time.time())
         self._spools.close()
         return f"with exit code {code}" if code >= 0 else f"by signal {_signal_name(-code)}"
 

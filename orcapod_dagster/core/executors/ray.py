@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 import os
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any, Final, Self
 
-from orcapod_dagster.core.errors import ExecutorError, MissingExtraError
+from orcapod_dagster.core.errors import ExecutorError, MissingExtraError, WorkerDeathError
 from orcapod_dagster.core.executors import ray_worker, row_worker
 from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorBase, RowBatch
 from orcapod_dagster.core.executors.call_options import CallOptions
+from orcapod_dagster.core.executors.deaths import Deaths, failed_alone
 from orcapod_dagster.core.executors.own_modules import own_modules
 from orcapod_dagster.core.executors.pickling import dumps
+from orcapod_dagster.core.executors.ray_cluster import RayCluster
 from orcapod_dagster.core.executors.tasks import Piece, TaskRun, unpacked
+from orcapod_dagster.core.executors.time_limit import took_too_long
 from orcapod_dagster.core.executors.worker_modules import WORKER_MODULES
 from orcapod_dagster.core.executors.worker_output import CaptureOrder, pass_on
 from orcapod_dagster.core.types import Schema
@@ -24,8 +29,10 @@ from orcapod_dagster.core.types import Schema
 # With more rows of a trivial function, results leave Ray's inline limit and take the slower way of the object store.
 _MAX_ROWS: Final = 8_192
 _TASKS_PER_SLOT: Final = 2
-_SLOTS_SECONDS: Final = 5.0
+_LOOK_SECONDS: Final = 5.0
 _CANCEL_SECONDS: Final = 1.0
+# Of the same rows, by lost nodes, or by workers that end before a row.
+_LOSSES: Final = 4
 
 
 class RayExecutor(PythonFunctionExecutorBase):
@@ -35,7 +42,11 @@ class RayExecutor(PythonFunctionExecutorBase):
         ray_address: the cluster; default the one that `RAY_ADDRESS` names, or a local one, started once per process.
         runtime_env: Ray's runtime environment; never stored, only whether there is one.
         num_cpus, num_gpus, resources: what one task reserves.
-        ray_remote_opts: further options of `ray.remote`, e.g. `max_retries`.
+        ray_remote_opts: further options of `ray.remote`.
+
+    A worker that dies (a crash in C code, too little memory) costs the rows of its task, which run again in ever smaller parts;
+    the packet at which it dies runs alone, and fails if its worker dies again. `max_retries`, which has Ray try all rows of such
+    a task again, is 0 unless it is given. Rows of a node that is lost run again on others, and none of them is to blame.
 
     Raises:
         MissingExtraError: at the first run, when ray is not installed.
@@ -133,69 +144,151 @@ class _Run(TaskRun):
         super().__init__(call_options, _MAX_ROWS)
         self._ray = ray
         self._executor = executor
-        self._options = executor.remote_options()
-        self._task = _task().options(**self._options)
+        options = executor.remote_options()
+        self._cluster = RayCluster(ray, options)
+        rows, alone = _tasks()
+        # Ray would try all rows of a task again; here, those that cost a worker are found.
+        self._task = rows.options(**{"max_retries": 0, **options})
+        self._alone = alone.options(**{**options, "max_retries": 0, "_generator_backpressure_num_objects": 1})
         self._modules = [*WORKER_MODULES, *own_modules(fn)]
         # Ray gets one object; the function is apart in it, because unpickling it may need what the worker sets up.
-        order = CaptureOrder.of(call_options.capture)
-        self._payload = ray.put((self._dumps(row_worker.make_worker), self._dumps(fn), order and tuple(order)))
-        self._window, self._window_until = 1, 0.0
+        order, limit = CaptureOrder.of(call_options.capture), call_options.time_limit
+        self._payload = ray.put((self._dumps(row_worker.make_worker), self._dumps(fn), order and tuple(order), limit))
+        self._deaths, self._limit = Deaths(), limit
+        self._losses: Counter[int] = Counter()
 
     def _slots(self) -> int:
-        """Return how many tasks may be under way; looked up again now and then, because clusters grow and shrink."""
-        if time.monotonic() >= self._window_until:
-            self._window = _TASKS_PER_SLOT * _slots(self._ray.cluster_resources(), self._options)
-            self._window_until = time.monotonic() + _SLOTS_SECONDS
-        return self._window
+        return _TASKS_PER_SLOT * self._cluster.slots()
 
     def _dumps(self, value: Any) -> bytes:
         """Pickle with the user's modules by value, so that classes in values are those that the function knows."""
         return dumps(self._ray.cloudpickle, value, self._modules)
 
-    def _submit(self, piece: Piece) -> Hashable:
+    def _submit(self, piece: Piece) -> _Task:
         # In a list, the payload stays a reference, and a worker fetches it once for all its tasks.
-        return self._task.remote([self._payload], self._dumps(piece.values()), self._seconds)
+        arguments = [self._payload], self._dumps(piece.values()), self._seconds
+        if self._deaths.runs_alone(piece) and not self._cluster.is_by_client:
+            return _Task(self._alone.remote(*arguments), announces=True)
+        return _Task(self._task.remote(*arguments), announces=False)
 
-    def _finished(self, running: Mapping[Any, Piece], seconds: float | None) -> Any:
-        ready, _ = self._ray.wait(list(running), num_returns=1, timeout=seconds)
-        return ready[0] if ready else None
+    def _finished(self, running: Mapping[_Task, Piece], seconds: float | None) -> _Task | None:
+        """Wait for a task; what says meanwhile that it begins is not finished."""
+        by_reference = {task.awaited: task for task in running}
+        end = math.inf if seconds is None else time.monotonic() + seconds
+        while True:
+            left = max(0.0, min(_LOOK_SECONDS, end - time.monotonic()))
+            ready, _ = self._ray.wait(list(by_reference), num_returns=1, timeout=left)
+            if ready and not by_reference[ready[0]].announced(self._ray):
+                return by_reference[ready[0]]
+            if not ready:
+                self._cluster.refuse_gone(at_once=False)
+                if time.monotonic() >= end:
+                    return None
 
-    def _collect(self, task: Any, piece: Piece) -> BatchResult:
-        loads = self._ray.cloudpickle.loads
+    def _collect(self, task: _Task, piece: Piece) -> Sequence[BatchResult | Piece]:
+        errors, loads = self._ray.exceptions, self._ray.cloudpickle.loads
         try:
-            result = unpacked(self._ray.get(task), loads, piece.start, self._executor.get_executor_data())
-        except self._ray.exceptions.TaskCancelledError as error:
+            packed = self._ray.get(task.value())
+        except errors.TaskCancelledError as error:
             raise KeyboardInterrupt("a Ray task was interrupted") from error
         except Exception as error:
+            self._cluster.refuse_gone(at_once=True)
+            if isinstance(error, (errors.WorkerCrashedError, errors.OutOfMemoryError)):
+                return self._after_death(task, piece, error)
+            cause = getattr(error, "cause", error) if isinstance(error, errors.RayTaskError) else error
+            if isinstance(cause, (errors.NodeDiedError, errors.LocalRayletDiedError, errors.ObjectLostError)):
+                self._count_loss(piece, "a node of the cluster was lost that ran these rows", cause)
+                return [piece]
             raise ExecutorError(
                 f"Ray lost a task of {piece.length} rows: {_reason(error)}. Everything finished before is "
                 "kept; see Ray's own log, and run again."
             ) from error
+        result = unpacked(packed, loads, piece.start, self._executor.get_executor_data())
         pass_on(result.logs, streams=True)
-        return result
+        return [result]
 
-    def _cancel(self, running: list[Any]) -> None:
+    def _after_death(self, task: _Task, piece: Piece, error: Exception) -> Sequence[BatchResult | Piece]:
+        """Return the rows to run again, in parts or alone, or the failure of the one that killed its worker twice, alone."""
+        if task.announces:  # its worker ended before the row began
+            self._count_loss(piece, "a worker ended before its first row", error)
+            return [piece]
+        again = self._deaths.after(piece)
+        if again:
+            return again
+        data, seconds = self._executor.get_executor_data(), time.monotonic() - task.began
+        if self._limit is not None and seconds > self._limit:
+            return [failed_alone(piece, took_too_long(self._limit, ended=True), seconds, data)]
+        how = "for want of memory" if isinstance(error, self._ray.exceptions.OutOfMemoryError) else "unexpectedly"
+        death = WorkerDeathError(f"The Ray worker that ran this packet ended {how}, and again when it ran alone.")
+        return [failed_alone(piece, death, seconds, data)]
+
+    def _count_loss(self, piece: Piece, what: str, error: Exception) -> None:
+        """Note that rows came to nothing for no fault of theirs.
+
+        Raises:
+            ExecutorError: this happened to these rows again and again.
+        """
+        self._cluster.look_again()
+        self._losses[piece.start] += 1
+        if self._losses[piece.start] >= _LOSSES:
+            raise ExecutorError(
+                f"{_LOSSES} times in a row {what} (the first is row {piece.start} of those sent): {_reason(error)}. Everything finished "
+                "before is kept. See Ray's own log; mend what the function's module does when it is loaded, give it memory, or the "
+                "cluster nodes that stay."
+            ) from error
+
+    def _cancel(self, running: list[_Task]) -> None:
         """Stop what still runs: first asked, and after a second by the end of its worker process."""
-        if not running or not self._ray.is_initialized():
+        if not running or self._cluster.is_gone or not self._ray.is_initialized():
             return
-        for task in running:
-            self._ray.cancel(task, force=False)
-        _, left = self._ray.wait(running, num_returns=len(running), timeout=_CANCEL_SECONDS)
-        for task in left:
-            self._ray.cancel(task, force=True)
+        awaited = [task.awaited for task in running]
+        for one in awaited:
+            self._ray.cancel(one, force=False)
+        _, left = self._ray.wait(awaited, num_returns=len(awaited), timeout=_CANCEL_SECONDS)
+        for one in left:
+            self._ray.cancel(one, force=True)
+
+
+class _Task:
+    """A task under way.
+
+    Args:
+        awaited: Ray's reference of its value, or its generator.
+        announces: whether it says first that it begins.
+
+    Attributes:
+        began: when it did, by `time.monotonic`; of one that does not say so, when it was sent.
+    """
+
+    def __init__(self, awaited: Any, *, announces: bool) -> None:
+        self.awaited = awaited
+        self.announces = announces
+        self.began = time.monotonic()
+        self._value: Any = None if announces else awaited
+
+    def announced(self, ray: Any) -> bool:
+        """Tell whether what came is that it begins, and no more than that."""
+        if not self.announces:
+            return False
+        first = next(self.awaited)
+        try:
+            ray.get(first)
+        except Exception:  # noqa: BLE001  # whatever it is, who asks for the value gets it
+            self._value = first
+            return False
+        self.announces, self.began = False, time.monotonic()
+        return True
+
+    def value(self) -> Any:
+        """Return the reference of its value; it is finished."""
+        return next(self.awaited) if self._value is None else self._value
 
 
 @functools.cache
-def _task() -> Any:
-    # One remote function for all runs of this process: Ray exports it once per cluster.
-    return _import_ray().remote(ray_worker.make_task())
-
-
-def _slots(cluster: Mapping[str, float], options: Mapping[str, Any]) -> int:
-    """Return how many tasks with these options the cluster runs at once; at least one."""
-    wanted = {"CPU": options.get("num_cpus", 1), "GPU": options.get("num_gpus"), **(options.get("resources") or {})}
-    fits = [cluster.get(name, 0.0) / amount for name, amount in wanted.items() if amount]
-    return max(1, int(min(fits, default=cluster.get("CPU", 1.0))))
+def _tasks() -> tuple[Any, Any]:
+    # The same remote functions for all runs of this process: Ray exports them once per cluster.
+    ray = _import_ray()
+    return tuple(ray.remote(one) for one in ray_worker.make_tasks())
 
 
 def _reason(error: Exception) -> str:

@@ -1,17 +1,20 @@
-"""The remote function of Ray; it knows nothing, what it calls comes with the payload."""
+"""The remote functions of Ray; they know nothing, what they call comes with the payload."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 
-def make_task() -> Callable[..., bytes]:
-    """Return the function that Ray calls; a nested one, for those are pickled by value."""
+def make_tasks() -> tuple[Callable[..., bytes], Callable[..., Iterator[bytes]]]:
+    """Return the functions that Ray calls; nested ones, for those are pickled by value.
+
+    The first runs rows. The second runs one row alone, and says before it that it begins: if its worker ends then, it was the row.
+    """
     loaded: dict[str, Any] = {}
 
-    def orcapod_rows(payload: list[Any], rows: bytes, seconds: float) -> bytes:
+    def load(payload: list[Any]) -> Any:
         # By name, because in this folder type checkers take `import ray` for our own ray.py.
         ray = importlib.import_module("ray")
         key = payload[0].hex()
@@ -19,8 +22,16 @@ def make_task() -> Callable[..., bytes]:
             # A worker process keeps few functions: what one holds, such as a model, may be large.
             while len(loaded) > 1:
                 loaded.pop(next(iter(loaded))).close()
-            make_worker, function, order = ray.get(payload[0])
-            loaded[key] = ray.cloudpickle.loads(make_worker)(function, "ray.cloudpickle", order)
-        return loaded[key].run(rows, seconds)
+            make_worker, function, *what = ray.get(payload[0])
+            loaded[key] = ray.cloudpickle.loads(make_worker)(function, "ray.cloudpickle", *what)
+        return loaded[key]
 
-    return orcapod_rows
+    def orcapod_rows(payload: list[Any], rows: bytes, seconds: float) -> bytes:
+        return load(payload).run(rows, seconds)
+
+    def orcapod_row_alone(payload: list[Any], rows: bytes, seconds: float) -> Iterator[bytes]:
+        worker = load(payload)
+        yield b""
+        yield worker.run(rows, seconds)
+
+    return orcapod_rows, orcapod_row_alone

@@ -15,6 +15,7 @@ from orcapod_dagster.core.blobs.keeper import output_directory
 from orcapod_dagster.core.executors.capture import Capture
 from orcapod_dagster.core.executors.event_loop import EventLoopThread
 from orcapod_dagster.core.executors.slices import SliceFailure, SliceResult, describe, is_async, run_slice
+from orcapod_dagster.core.executors.time_limit import GRACE_SECONDS, ending_process, limited
 from orcapod_dagster.core.skip import SkipPacket
 
 
@@ -24,8 +25,10 @@ class RowWorker:
     Args:
         function: the function, pickled.
         pickler: name of the module that pickled it; values go both ways by it.
-        before_call: called before each row, in the worker.
+        before_call, after_call: called before each row, in the worker, and after it. Where nobody is told so, nobody watches: then
+            the process ends itself, if a row does not stop when its time is up.
         capture: keeps what each row prints and logs.
+        time_limit: seconds that a row may take.
     """
 
     def __init__(
@@ -34,18 +37,24 @@ class RowWorker:
         pickler: str,
         before_call: Callable[[], None] | None = None,
         capture: Capture | None = None,
+        time_limit: float | None = None,
+        after_call: Callable[[], None] | None = None,
     ) -> None:
         _provide_package()
         self._pickler = importlib.import_module(pickler)
-        loaded = self._pickler.loads(function)
-        self._function = loaded if before_call is None else _announced(loaded, before_call)
+        loaded = limited(self._pickler.loads(function), time_limit)
+        self._function = loaded if before_call is None else _announced(loaded, before_call, after_call)
+        self._limit = time_limit if before_call is None else None
         self._loop = EventLoopThread()
         self._capture = capture
 
     def run(self, rows: bytes, seconds: float) -> bytes:
         """Run a finished prefix of the rows: pickled columns, keyword columns and length in, a packed result out."""
         columns, keywords, length = self._pickler.loads(rows)
-        return self._pack(run_slice(self._function, columns, keywords, 0, length, seconds, self._loop, self._capture))
+        longest = None if self._limit is None else seconds + self._limit + GRACE_SECONDS
+        with ending_process(longest):
+            result = run_slice(self._function, columns, keywords, 0, length, seconds, self._loop, self._capture)
+        return self._pack(result)
 
     def close(self) -> None:
         """Give back the descriptors and threads of the capture, and the event loop."""
@@ -85,35 +94,59 @@ def make_worker(
     function: bytes,
     pickler: str,
     order: tuple[Any, ...] | None,
+    time_limit: float | None,
     before_call: Callable[[], None] | None = None,
+    after_call: Callable[[], None] | None = None,
     **where: Any,
 ) -> RowWorker:
     """Return a worker that captures what it is told to; `order` is a `CaptureOrder`, `where` goes to the `Capture`."""
-    if order is None:
-        return RowWorker(function, pickler, before_call)
-    limit, levels = order
-    return RowWorker(function, pickler, before_call, Capture(limit, **where, levels=levels, show_records=False))
+    capture: Capture | None = None
+    if order is not None:
+        limit, levels = order
+        capture = Capture(limit, **where, levels=levels, show_records=False)
+    return RowWorker(function, pickler, before_call, capture, time_limit, after_call)
 
 
 def _row(failure: SliceFailure) -> int:
     return failure.row
 
 
-def _announced(function: Callable[..., Any], before_call: Callable[[], None]) -> Callable[..., Any]:
-    """Return the function, sync or async as it is, that says so before each call."""
+def _announced(
+    function: Callable[..., Any], before_call: Callable[[], None], after_call: Callable[[], None] | None
+) -> Callable[..., Any]:
+    """Return the function, sync or async as it is, that says so before each call, and after it where somebody wants to know."""
+    after = after_call or _nothing
     if is_async(function):
 
         async def awaited(*values: Any, **keywords: Any) -> Any:
             before_call()
-            return await function(*values, **keywords)
+            try:
+                return await function(*values, **keywords)
+            finally:
+                after()
 
         return awaited
 
-    def called(*values: Any, **keywords: Any) -> Any:
-        before_call()
-        return function(*values, **keywords)
+    if after_call is None:
 
-    return called
+        def called(*values: Any, **keywords: Any) -> Any:
+            before_call()
+            return function(*values, **keywords)
+
+        return called
+
+    def watched(*values: Any, **keywords: Any) -> Any:
+        before_call()
+        try:
+            return function(*values, **keywords)
+        finally:
+            after()
+
+    return watched
+
+
+def _nothing() -> None:
+    pass
 
 
 def _provide_package() -> None:

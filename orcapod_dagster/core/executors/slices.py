@@ -19,6 +19,7 @@ from orcapod_dagster.core.executors.capture import Capture, LogEntry, NoCapture
 from orcapod_dagster.core.executors.event_loop import EventLoopThread
 
 SKIP_CLASS: Final = "SkipPacket"
+_OWN_ERRORS: Final = "orcapod_dagster.core.errors"
 
 
 class SliceFailure(NamedTuple):
@@ -180,7 +181,8 @@ def describe(error: BaseException, row: int, duration: float) -> SliceFailure:
     kind = type(error)
     skipped = any(base.__name__ == SKIP_CLASS for base in kind.__mro__)
     kinds = kinds_of(error)
-    return SliceFailure(row, error, kinds[0], _message(error), text, duration, skipped, kinds)
+    name = kind.__name__ if kind.__module__ == _OWN_ERRORS else kinds[0]
+    return SliceFailure(row, error, name, _message(error), text, duration, skipped, kinds)
 
 
 def kinds_of(error: BaseException) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -78,8 +78,8 @@ class TaskRun(ABC):
         """Wait until a task is finished, at most so many seconds, and return what stands for it; `None` where none is."""
 
     @abstractmethod
-    def _collect(self, task: Any, piece: Piece) -> BatchResult | list[Piece]:
-        """Return the result of a finished task, or what is to be run in its place where it came to nothing."""
+    def _collect(self, task: Any, piece: Piece) -> Sequence[BatchResult | Piece]:
+        """Return what a finished task came to: the result of its first rows, or in order what is settled and what is to run again."""
 
     @abstractmethod
     def _cancel(self, running: list[Any]) -> None:
@@ -101,13 +101,13 @@ class TaskRun(ABC):
                     continue
                 piece = running.pop(task)
                 found = self._collect(task, piece)
-                if isinstance(found, list):
-                    waiting.extendleft(reversed(found))
-                    continue
-                self._adapt(piece.length, found)
-                if found.length < piece.length:
-                    waiting.appendleft(Piece(piece.batch, piece.first + found.length, piece.last))
-                yield found
+                done = [one for one in found if isinstance(one, BatchResult)]
+                waiting.extendleft(one for one in reversed(found) if isinstance(one, Piece))
+                if len(found) == 1 == len(done):
+                    self._adapt(piece.length, done[0])
+                    if done[0].length < piece.length:
+                        waiting.appendleft(Piece(piece.batch, piece.first + done[0].length, piece.last))
+                yield from done
         finally:
             self._cancel(list(running))
 

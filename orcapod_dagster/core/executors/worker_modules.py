@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from typing import Final
 
-from orcapod_dagster.core import skip
+from orcapod_dagster.core import errors, skip
 from orcapod_dagster.core.blobs import handle, keeper
-from orcapod_dagster.core.executors import capture, ends, event_loop, log_records, row_worker, slices, spool
+from orcapod_dagster.core.executors import capture, ends, event_loop, log_records, row_worker, slices, spool, time_limit
 
-WORKER_MODULES: Final = (slices, event_loop, capture, ends, log_records, spool, skip, handle, keeper, row_worker)
+WORKER_MODULES: Final = (
+    slices,
+    event_loop,
+    capture,
+    ends,
+    log_records,
+    spool,
+    skip,
+    errors,
+    handle,
+    keeper,
+    time_limit,
+    row_worker,
+)
 """What a worker needs to call a function with rows; each imports only the standard library, or another of these."""

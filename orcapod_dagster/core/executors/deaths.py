@@ -1,0 +1,73 @@
+"""Deaths: which packet ended the worker that ran it, found by running again what ran there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from orcapod_dagster.core.executors.base import BatchResult, RowFailure
+from orcapod_dagster.core.executors.capture import LogEntry
+from orcapod_dagster.core.executors.tasks import Piece
+
+# So many at once, for the parts run side by side, and each round costs the end and the start of a worker.
+_PARTS: Final = 16
+
+
+class Deaths:
+    """Keeps, over one run of rows, which of them are suspects: alone, or known by what their worker noted last."""
+
+    def __init__(self) -> None:
+        self._suspects: set[int] = set()
+
+    def runs_alone(self, piece: Piece) -> bool:
+        """Tell whether a piece is a suspect's; if its worker dies, that was its row."""
+        return piece.length == 1 and piece.start in self._suspects
+
+    def after(self, piece: Piece, begun: int = 0) -> list[Piece]:
+        """Return what is to run in place of rows whose worker died, in order; nothing where it is one suspect alone.
+
+        Args:
+            piece: the rows. begun: how many of them were begun, so that the last of these is the suspect; 0 where nobody knows.
+        """
+        if piece.length == 1:
+            if self.runs_alone(piece):
+                return []
+            self._suspects.add(piece.start)
+            return [piece]
+        if not 0 < begun <= piece.length:
+            parts = list(_in_parts(piece))
+            self._suspects.update(part.start for part in parts if part.length == 1)
+            return parts
+        before, suspect, after = around(piece, begun - 1)
+        self._suspects.add(suspect.start)
+        return [*before, suspect, *after]
+
+
+def around(piece: Piece, row: int) -> tuple[list[Piece], Piece, list[Piece]]:
+    """Return one row of a piece, counted from its first, and before and after it what there is before and after it."""
+    place = piece.first + row
+    before = [Piece(piece.batch, piece.first, place)] if row else []
+    after = [Piece(piece.batch, place + 1, piece.last)] if place + 1 < piece.last else []
+    return before, Piece(piece.batch, place, place + 1), after
+
+
+def failed_alone(
+    piece: Piece, error: Exception, duration: float, data: Mapping[str, Any], logs: Sequence[LogEntry] = ()
+) -> BatchResult:
+    """Return the failure of the one row of a piece, whose worker can say nothing any more.
+
+    Args:
+        piece: the row. error: why. duration: seconds that it took, as far as is known.
+        data: of the executor. logs: what it had printed.
+    """
+    failure = RowFailure(piece.start, error, type(error).__qualname__, str(error), "", duration)
+    entries = tuple(entry._replace(row=piece.start) for entry in logs)
+    return BatchResult(piece.start, 1, [None], [duration], (failure,), dict(data), entries)
+
+
+def _in_parts(piece: Piece) -> Iterator[Piece]:
+    size = -(-piece.length // _PARTS)
+    rest: Piece | None = piece
+    while rest is not None:
+        part, rest = rest.split(size)
+        yield part
