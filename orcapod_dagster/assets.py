@@ -18,6 +18,7 @@ from orcapod_dagster.core.identity import function_signature_hash
 from orcapod_dagster.core.packet_function import PythonPacketFunction
 from orcapod_dagster.core.packet_logs import LOG_BYTES
 from orcapod_dagster.core.packet_retry import PacketRetry
+from orcapod_dagster.core.rate_limit import RateLimit
 from orcapod_dagster.core.result_cache import MATCH_POLICIES, MatchPolicy
 from orcapod_dagster.execution import materialize_packets
 from orcapod_dagster.resources import EXECUTOR_KEY, IO_MANAGER_KEY, RESULT_STORE_KEY
@@ -107,6 +108,8 @@ def packet_asset(fn_or_packet_function: Callable[..., Any] | None = None, **opti
             - `max_failures`: how many packets of a run may fail, or which part of those that it computes (a float; 1.0 for all);
               with more, it stops. By default, it stops where the first 20, or more as run at a time, all fail alike.
             - `time_limit`: seconds that one packet may take; one that takes longer is stopped, and fails with `PacketTimeoutError`.
+            - `rate_limit`: how many packets begin per second, minute or hour at most, by all workers of the step: `"10/s"`,
+              `"60/min"`, `"1000/h"`.
             - `name`, `key_prefix`, `key`, `group_name`, `partitions_def`, `backfill_policy`, …: as `@dg.asset`.
 
     Returns:
@@ -145,6 +148,7 @@ def _build(
     retry_failed: RetryFailed | None = None,
     max_failures: float | None = None,
     time_limit: float | None = None,
+    rate_limit: str | None = None,
     own_code: Sequence[Any] = (),
     depends_on: Sequence[Any] | Mapping[str, Any] = (),
     ignore: Sequence[str] = (),
@@ -180,6 +184,7 @@ def _build(
         retry_failed=retry_failed,
         max_failures=max_failures,
         time_limit=time_limit,
+        rate_limit=RateLimit.of(rate_limit, f"packet asset {packet_function.canonical_function_name!r}"),
     )
     _check(spec)
     return _define(spec, ins, asset_options)
@@ -302,7 +307,7 @@ def _check(spec: PacketAssetSpec) -> None:
         )
     checked_max_failures(spec.max_failures, owner)
     if spec.time_limit is not None and not 0 < spec.time_limit < math.inf:
-            f"{owner}: time_limit={spec.time_limit!r} is no number of seconds above 0; leave it out for no limit."
+        f"{owner}: time_limit={spec.time_limit!r} is no number of seconds above 0; leave it out for no limit."
     if spec.on_error not in ("raise", "continue"):
         raise DefinitionError(f"{owner}: on_error={spec.on_error!r} is neither 'raise' nor 'continue'.")
 

@@ -339,6 +339,7 @@ def pod_of(
         failures=FailurePolicy(spec.packet_retry, spec.retry_failed or store.retry_failed, spec.max_failures),
         plans=None if run is None else PlanLog(database, plan_path(uri), run),
         time_limit=spec.time_limit,
+        rate_limit=spec.rate_limit,
     )
 
 

@@ -11,6 +11,7 @@ import dagster as dg
 from orcapod_dagster.core.failure_policy import RetryFailed
 from orcapod_dagster.core.packet_function import PythonPacketFunction
 from orcapod_dagster.core.packet_retry import PacketRetry
+from orcapod_dagster.core.rate_limit import RateLimit
 from orcapod_dagster.core.result_cache import MatchPolicy
 
 TAG_COLUMNS_METADATA: Final = "orcapod/tag_columns"
@@ -32,6 +33,7 @@ class PacketAssetSpec:
         capture: bytes per packet and stream; 0 for none.
         packet_retry: how packets that fail are tried again within one run; None for not at all.
         max_failures: as `FailureLimit` takes it.
+        rate_limit: how many packets begin per second at most; None for as many as can.
         retry_failed: which failures of earlier runs are tried again; None for what the result store says.
         time_limit: seconds that one packet may take; None for no limit.
     """
@@ -52,3 +54,4 @@ class PacketAssetSpec:
     retry_failed: RetryFailed | None
     max_failures: float | None
     time_limit: float | None
+    rate_limit: RateLimit | None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -26,10 +26,14 @@ def stream_of(count: int) -> PacketStream:
 
 
 def pod_of(
-    function: Callable[..., Any], database: ArrowDatabase | None = None, executor: Any = None, **options: Any
+    function: Callable[..., Any],
+    database: ArrowDatabase | None = None,
+    executor: Any = None,
+    ignore: Sequence[str] = (),
+    **options: Any,
 ) -> FunctionPod:
     store = database or InMemoryArrowDatabase()
-    packets = PythonPacketFunction(function, "y")
+    packets = PythonPacketFunction(function, "y", ignore=ignore)
     return FunctionPod(
         packets,
         ResultCache(store, ("results",)),

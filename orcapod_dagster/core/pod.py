@@ -43,6 +43,7 @@ from orcapod_dagster.core.outcomes import DETAILS, FAILED, SKIPPED, Outcome, Out
 from orcapod_dagster.core.packet_function import PythonPacketFunction
 from orcapod_dagster.core.packet_logs import PacketLogs
 from orcapod_dagster.core.plan_log import PlanLog
+from orcapod_dagster.core.rate_limit import Meter, RateLimit
 from orcapod_dagster.core.reasons import (
     EARLIER_FAILURE,
     FORCED,
@@ -165,6 +166,7 @@ class FunctionPod:
         failures: what becomes of packets that fail.
         plans: where it says what it sets out to do, before it computes.
         time_limit: seconds that one packet may take; without it, as long as it likes.
+        rate_limit: how many packets begin per second at most; without it, as many as can.
 
     Raises:
         TypeError: the executor does not support the function.
@@ -185,6 +187,7 @@ class FunctionPod:
         failures: FailurePolicy = FailurePolicy(),  # noqa: B008  # immutable
         plans: PlanLog | None = None,
         time_limit: float | None = None,
+        rate_limit: RateLimit | None = None,
     ) -> None:
         chosen = check_executor(executor or function.executor, function.packet_function_type_id, repr(function))
         if chosen is None:
@@ -200,6 +203,7 @@ class FunctionPod:
         self.failures = failures
         self._plans = plans
         self._time_limit = time_limit
+        self._meter = None if rate_limit is None else Meter(rate_limit)
         self._blobs = blobs
         self._keeper = Keeper() if blobs is None else blobs.keeper
         self.codes = CodeStore(cache.database)
@@ -424,7 +428,7 @@ class FunctionPod:
             self._store_plan(plan, report)
         self._store_invalid(plan, report)
         limit = FailureLimit(self.failures.max_failures, len(plan.to_compute), self.concurrency, self._owner)
-        waiting, rounds = _Waiting(), self._rounds(plan, limit)
+        waiting, rounds = _Waiting(self._meter), self._rounds(plan, limit)
         try:
             with closing(rounds.chunks(plan.to_compute)) as chunks:
                 for chunk in chunks:
@@ -501,6 +505,8 @@ class FunctionPod:
         function, in_flight = self.function.keeping(self._keeper), PathsInFlight()
         settler = Settler(self.function, self._keeper)
         batches = self._row_batches(plan.stream, rows, in_flight)
+        if self._meter is not None:
+            batches = self._meter.metered(batches, wait=not getattr(self.executor, "waits_for_batches", False))
         calls = CallOptions(
             capture=0 if self._logs is None else self._logs.limit,
             turn_seconds=_TURN_SECONDS,
@@ -680,9 +686,14 @@ def _split(wanted: Any, hashes: pa.Array, settled: pa.Array) -> tuple[Any, pa.Ar
 
 
 class _Waiting:
-    """Finished work that waits to be stored."""
+    """Finished work that waits to be stored.
 
-    def __init__(self) -> None:
+    Args:
+        meter: of a run with a rate limit.
+    """
+
+    def __init__(self, meter: Meter | None) -> None:
+        self._meter = meter
         self._chunks: list[Chunk] = []
         self._rows = self._bytes = 0
         self._last = time.monotonic()
@@ -693,8 +704,12 @@ class _Waiting:
             self._chunks.append(chunk)
             self._rows += len(chunk.rows) + len(chunk.outcomes)
             self._bytes += chunk.size
+        if not self._chunks:
+            return False
         enough = self._rows >= FLUSH_ROWS or self._bytes >= FLUSH_BYTES
-        return bool(self._chunks) and (enough or time.monotonic() - self._last >= FLUSH_SECONDS)
+        # An executor that gives no turns while no packet may begin comes back when it is too late.
+        late = self._meter is not None and self._meter.pause() > FLUSH_SECONDS
+        return enough or late or time.monotonic() - self._last >= FLUSH_SECONDS
 
     def take(self) -> list[Chunk]:
         """Return what waits; it waits no longer, also where it cannot be stored."""

@@ -99,6 +99,11 @@ def sleep_briefly(x: int) -> int:
     return x
 
 
+def tell_time(x: int) -> float:  # noqa: ARG001  # called with a row as any other
+    """Return when it was called."""
+    return time.time()
+
+
 def sleep_long(x: int) -> int:
     """Take a minute, but for the first row."""
     if x > 0:
@@ -289,6 +294,24 @@ class ExecutorConformance(ExecutorLogsConformance, ExecutorLimitsConformance):
             sleep_briefly, make_batches(range(3)), call_options=CallOptions(slice_seconds=0.0)
         )
         assert [result.length for result in results] == [1, 1, 1]
+
+    def test_batches_begin_when_they_may(self) -> None:
+        """An executor that looks at `not_before` begins no row before it, and gives finished rows while the others wait."""
+        executor = self.make_executor()
+        if not getattr(executor, "waits_for_batches", False):
+            pytest.skip("this executor is given batches when they may begin")
+        began = time.time()
+        moments = [time.monotonic() + self.start_seconds + 0.5 * x for x in range(4)]
+        batches = (RowBatch(([x],), {}, x, 1, moments[x]) for x in range(4))
+        came: list[float] = []
+        outputs: dict[int, float] = {}
+        for result in executor.run_rows(tell_time, batches):
+            came.append(time.time() - began)
+            outputs[result.start] = result.outputs[0] - began
+        told = [outputs[x] for x in range(4)]
+        earliest = [self.start_seconds + 0.5 * x for x in range(4)]
+        assert all(moment >= least - 0.05 for moment, least in zip(told, earliest, strict=True))
+        assert came[0] < told[3]
 
     def test_close_cancels(self) -> None:
         """Closing after the first result ends what runs; the executor works on afterwards."""

@@ -7,6 +7,7 @@ or hashes. Assets use the batch form, `run_rows`; `execute_callable` is one call
 from __future__ import annotations
 
 import logging
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,12 +28,22 @@ class RowBatch:
         columns: one list per positional parameter of the callable, in the callable's order; all of equal length.
         keyword_columns: one list per keyword-only parameter.
         start: position of the first row in the stream of all rows sent; results refer to it.
+        not_before: when its first row may begin, by `time.monotonic()` of this process; an executor that does not look at it
+            gets the batch only then.
     """
 
     columns: tuple[Sequence[Any], ...]
     keyword_columns: Mapping[str, Sequence[Any]]
     start: int
     length: int
+    not_before: float = 0.0
+
+    def part(self, first: int, end: int, *, not_before: float) -> RowBatch:
+        """Return the rows `first … end`, counted from the first of these, `end` exclusive, to begin at another time."""
+        span = slice(first, end)
+        keywords = {name: column[span] for name, column in self.keyword_columns.items()}
+        columns = tuple(column[span] for column in self.columns)
+        return RowBatch(columns, keywords, self.start + first, end - first, not_before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +179,8 @@ class PythonFunctionExecutorBase(ABC):
 
     executor_type_id: str = ""
     supports_concurrent_execution: bool = False
+    waits_for_batches: bool = False
+    """Whether `run_rows` looks at `RowBatch.not_before`, and collects finished rows while no other may begin."""
 
     def supported_function_type_ids(self) -> frozenset[str]:
         """Return the function types it runs: Python functions."""
@@ -243,6 +256,7 @@ class PythonFunctionExecutorBase(ABC):
         Note to implementers: take `batches` as you need them, never all at once. Yield each finished run of consecutive
         rows soon, so that the caller can make it durable: at most about `call_options.slice_seconds` of work, at least one row. Runs
         may come in any order; together they cover every row once. A row that raises is a `RowFailure` and stops no other.
+        Without `waits_for_batches`, taking a batch may last until its rows may begin.
         With `call_options.turn_seconds`, yield `NOTHING_YET` where nothing finishes for so long, if you can.
         When the caller closes the generator, cancel what still runs. With `call_options.capture`, keep at most so many bytes of what each
         row writes to stdout, to stderr, and logs, and yield them as `BatchResult.logs`; show them where this process shows
@@ -251,6 +265,14 @@ class PythonFunctionExecutorBase(ABC):
         Raises:
             ExecutorError: rows could not be run for a reason that is not the function's.
         """
+
+
+def nothing_until(moment: float, turn_seconds: float) -> Iterator[BatchResult]:
+    """Wait until a moment of `time.monotonic()`; with `turn_seconds`, the caller has turns meanwhile."""
+    while (left := moment - time.monotonic()) > 0:
+        time.sleep(min(left, turn_seconds or left))
+        if turn_seconds:
+            yield NOTHING_YET
 
 
 def row_logs(logs: Iterable[Sequence[Any]], start: int) -> tuple[LogEntry, ...]:

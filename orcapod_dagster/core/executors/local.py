@@ -17,6 +17,7 @@ from orcapod_dagster.core.executors.base import (
     BatchResult,
     PythonFunctionExecutorBase,
     RowBatch,
+    nothing_until,
     row_failures,
     row_logs,
 )
@@ -42,6 +43,7 @@ class LocalPythonFunctionExecutor(PythonFunctionExecutorBase):
     """Runs functions in this process, in order."""
 
     executor_type_id = "local"
+    waits_for_batches = True
 
     def execute_callable(
         self,
@@ -92,6 +94,8 @@ class LocalPythonFunctionExecutor(PythonFunctionExecutorBase):
         watched = _captured(capture) if capture and os.name == "posix" else nullcontext()
         with watched as capturing, EventLoopThread() as loop:
             for batch in batches:
+                if batch.not_before:
+                    yield from nothing_until(batch.not_before, call_options.turn_seconds)
                 first = 0
                 while first < batch.length:
                     done = _run_slice(fn, batch, first, seconds, loop, capturing)

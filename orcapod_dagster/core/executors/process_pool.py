@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import math
 import mmap
 import os
 import signal
@@ -57,6 +56,7 @@ class ProcessPoolExecutor(PythonFunctionExecutorBase):
 
     executor_type_id = "process_pool"
     supports_concurrent_execution = True
+    waits_for_batches = True
 
     def __init__(self, max_workers: int | None = None) -> None:
         if max_workers is not None and max_workers < 1:
@@ -144,10 +144,10 @@ class _Run(TaskRun):
         worker.send(rows, self._seconds)
         return worker
 
-    def _finished(self, running: Mapping[_Worker, Piece], seconds: float | None) -> _Worker | None:
+    def _finished(self, running: Mapping[_Worker, Piece], seconds: float) -> _Worker | None:
         """Wait for an answer, or the end of a worker; a child that it left may hold its connection open."""
         by_connection = {worker.connection: worker for worker in running}
-        until = math.inf if seconds is None else time.monotonic() + seconds
+        until = time.monotonic() + seconds
         while True:
             late = self._late(running)
             if late is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import math
 import os
 import time
 from collections import Counter
@@ -54,6 +53,7 @@ class RayExecutor(PythonFunctionExecutorBase):
 
     executor_type_id = "ray.v0"
     supports_concurrent_execution = True
+    waits_for_batches = True
 
     def __init__(
         self,
@@ -171,10 +171,10 @@ class _Run(TaskRun):
             return _Task(self._alone.remote(*arguments), announces=True)
         return _Task(self._task.remote(*arguments), announces=False)
 
-    def _finished(self, running: Mapping[_Task, Piece], seconds: float | None) -> _Task | None:
+    def _finished(self, running: Mapping[_Task, Piece], seconds: float) -> _Task | None:
         """Wait for a task; what says meanwhile that it begins is not finished."""
         by_reference = {task.awaited: task for task in running}
-        end = math.inf if seconds is None else time.monotonic() + seconds
+        end = time.monotonic() + seconds
         while True:
             left = max(0.0, min(_LOOK_SECONDS, end - time.monotonic()))
             ready, _ = self._ray.wait(list(by_reference), num_returns=1, timeout=left)

@@ -6,13 +6,22 @@ rest is sent again. Only as many tasks as there are places for are under way, so
 
 from __future__ import annotations
 
+import math
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from orcapod_dagster.core.executors.base import NOTHING_YET, BatchResult, RowBatch, row_failures, row_logs
+from orcapod_dagster.core.executors.base import (
+    NOTHING_YET,
+    BatchResult,
+    RowBatch,
+    nothing_until,
+    row_failures,
+    row_logs,
+)
 from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.executors.slices import SliceFailure
 
@@ -61,7 +70,7 @@ class TaskRun(ABC):
 
     def __init__(self, call_options: CallOptions, max_rows: int) -> None:
         self._seconds = call_options.slice_seconds
-        self._turn_seconds = call_options.turn_seconds or None
+        self._turn_seconds = call_options.turn_seconds
         self._max_rows = max_rows
         self._rows = 1
 
@@ -74,8 +83,8 @@ class TaskRun(ABC):
         """Send a task, and return what stands for it."""
 
     @abstractmethod
-    def _finished(self, running: Mapping[Any, Piece], seconds: float | None) -> Any:
-        """Wait until a task is finished, at most so many seconds, and return what stands for it; `None` where none is."""
+    def _finished(self, running: Mapping[Any, Piece], seconds: float) -> Any:
+        """Wait until a task is finished, at most so many seconds (infinite for as long as it takes), and return what stands for it; `None` where none is."""
 
     @abstractmethod
     def _collect(self, task: Any, piece: Piece) -> Sequence[BatchResult | Piece]:
@@ -92,12 +101,16 @@ class TaskRun(ABC):
         source = (Piece(batch, 0, batch.length) for batch in batches if batch.length)
         try:
             while True:
-                self._fill(running, waiting, source)
-                if not running:
+                early = self._fill(running, waiting, source)
+                if not running and early is None:
                     return
-                task = self._finished(running, self._turn_seconds)
+                if not running:
+                    yield from nothing_until(time.monotonic() + (early or 0.0), self._turn_seconds)
+                    continue
+                task = self._finished(running, min(early or math.inf, self._turn_seconds or math.inf))
                 if task is None:
-                    yield NOTHING_YET
+                    if self._turn_seconds:
+                        yield NOTHING_YET
                     continue
                 piece = running.pop(task)
                 found = self._collect(task, piece)
@@ -111,15 +124,20 @@ class TaskRun(ABC):
         finally:
             self._cancel(list(running))
 
-    def _fill(self, running: dict[Any, Piece], waiting: deque[Piece], source: Iterator[Piece]) -> None:
+    def _fill(self, running: dict[Any, Piece], waiting: deque[Piece], source: Iterator[Piece]) -> float | None:
+        """Send tasks while there are places; where the next rows may not begin yet, return in how many seconds they may."""
         while len(running) < self._slots():
             piece = waiting.popleft() if waiting else next(source, None)
             if piece is None:
-                return
+                return None
+            if piece.batch.not_before and (early := piece.batch.not_before - time.monotonic()) > 0:
+                waiting.appendleft(piece)
+                return early
             piece, rest = piece.split(self._rows)
             if rest is not None:
                 waiting.appendleft(rest)
             running[self._submit(piece)] = piece
+        return None
 
     def _adapt(self, sent: int, done: BatchResult) -> None:
         """Choose the rows of the next tasks: about half a slice, because a task that is cut short has to be sent twice."""
