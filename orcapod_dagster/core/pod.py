@@ -39,6 +39,7 @@ from orcapod_dagster.core.failure_policy import FailurePolicy
 from orcapod_dagster.core.files import FileMemory, FileReader, Looks, PathsInFlight
 from orcapod_dagster.core.hashing import HASH_TYPE, hash_rows, split_lanes
 from orcapod_dagster.core.identity import Environment
+from orcapod_dagster.core.infrastructure import InfrastructureError
 from orcapod_dagster.core.outcomes import DETAILS, FAILED, SKIPPED, Outcome, OutcomeLog
 from orcapod_dagster.core.packet_function import PythonPacketFunction
 from orcapod_dagster.core.packet_logs import PacketLogs
@@ -519,7 +520,14 @@ class FunctionPod:
                     yield None
                     continue
                 these = rows.slice(result.start, result.length)
-                yield from settler.settled(these, result, self._changed_files(plan, these, result, in_flight))
+                changed = self._changed_files(plan, these, result, in_flight)
+                for chunk in settler.settled(these, result, changed):
+                    finished, fault = chunk.without_faults()
+                    yield finished
+                    if fault is not None:
+                        raise StorageError(f"{self._owner}: {fault} Everything that was finished is stored; run again.")
+        except InfrastructureError as fault:  # of this process, where large values come back from workers
+            raise StorageError(f"{self._owner}: {fault} Everything that was finished is stored; run again.") from fault
         finally:
             close = getattr(results, "close", None)
             if close is not None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
 from orcapod_dagster.core.arrow import size_of
 from orcapod_dagster.core.blobs.keeper import Keeper
+from orcapod_dagster.core.error_kinds import is_any
 from orcapod_dagster.core.errors import ConversionError, OutputCountError, OutputSizeError
 from orcapod_dagster.core.executors.base import BatchResult, RowFailure
 from orcapod_dagster.core.executors.capture import LogEntry
 from orcapod_dagster.core.executors.slices import kinds_of
+from orcapod_dagster.core.infrastructure import INFRASTRUCTURE_CLASS
 from orcapod_dagster.core.outcomes import FAILED, SKIPPED, Outcome
 from orcapod_dagster.core.packet_function import PythonPacketFunction
 from orcapod_dagster.core.packet_logs import with_last_lines
@@ -35,6 +37,14 @@ class Chunk:
     outcomes: tuple[Outcome, ...]
     execution: Mapping[str, Any]
     logs: tuple[LogEntry, ...]
+
+    def without_faults(self) -> tuple[Chunk, str | None]:
+        """Return it without the packets during which something of ours failed, and what the first of these tells."""
+        faults = [one for one in self.outcomes if is_any(one.kinds, [INFRASTRUCTURE_CLASS])]
+        if not faults:
+            return self, None
+        kept = tuple(one for one in self.outcomes if one not in faults)
+        return replace(self, outcomes=kept), faults[0].message
 
     @property
     def size(self) -> int:

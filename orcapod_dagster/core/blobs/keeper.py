@@ -24,6 +24,7 @@ from collections.abc import Callable, Generator, Mapping
 from typing import Any, Final
 
 from orcapod_dagster.core.blobs.handle import Blob, digest_of, in_memory, stored
+from orcapod_dagster.core.infrastructure import storing
 
 INLINE_BYTES: Final = 32_768
 """Values up to this size lie in the tables themselves."""
@@ -68,6 +69,7 @@ class Keeper:
 
         Raises:
             ValueError: names the column and what is wrong with the file.
+            InfrastructureError: the value is right, and the lake refused it.
         """
         if value is None or not Blob.takes(value):
             return value
@@ -108,7 +110,8 @@ class Keeper:
 
     def work_folder(self) -> str:
         """Return a new empty folder for the files of one packet."""
-        return tempfile.mkdtemp(prefix="orcapod-")
+        with storing(f"no output directory can be made in {tempfile.gettempdir()}"):
+            return tempfile.mkdtemp(prefix="orcapod-")
 
 
 class Digester(Keeper):
@@ -142,15 +145,21 @@ class LocalKeeper(Keeper):
     def work_folder(self) -> str:
         """Return a new empty folder below the lake, so that a file in it can be moved to its place."""
         folder = os.path.join(self.root, WORK, f"run-{uuid.uuid4().hex}")
-        os.makedirs(folder)
+        with self._storing():
+            os.makedirs(folder)
         return folder
+
+    def _storing(self) -> contextlib.AbstractContextManager[None]:
+        return storing(f"a large value cannot be stored in the lake {self.root}")
 
     def _file(self, place: str) -> str:
         return os.path.join(self.root, *place.split("/"))
 
     def _confirmed(self, blob: Blob) -> Blob:
         assert blob.place is not None
-        if not self._touch(self._file(blob.place[1]), blob.size):
+        with self._storing():
+            there = self._touch(self._file(blob.place[1]), blob.size)
+        if not there:
             raise ValueError(
                 f"the large value {blob.place[1]} is not, or not whole, in the lake {self.root}. Workers must write to the same "
                 "lake under the same path."
@@ -172,33 +181,41 @@ class LocalKeeper(Keeper):
 
     def _put_bytes(self, data: bytes, media_type: str) -> Blob:
         digest = digest_of(data)
-        if not self._is_there(digest, len(data)):
-            with self._temporary() as (name, handle):
-                with os.fdopen(handle, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                self._settle(name, digest)
+        with self._storing():
+            if not self._is_there(digest, len(data)):
+                with self._temporary() as (name, handle):
+                    with os.fdopen(handle, "wb") as file:
+                        file.write(data)
+                        file.flush()
+                        os.fsync(file.fileno())
+                    self._settle(name, digest)
         return self._handle(digest, len(data), media_type)
 
     def _put_file(self, path: str, media_type: str, *, may_move: bool) -> Blob:
-        if may_move:
+        if may_move and (moved := self._try_move(path)) is not None:
+            return self._handle(*moved, media_type)
+        # Opened apart, for a file that cannot be read is the packet's.
+        with open(path, "rb", buffering=0) as source, self._storing(), self._temporary() as (name, handle):
+            with os.fdopen(handle, "wb") as file:
+                digest, size = _copy(source, file)
+                os.fsync(file.fileno())
+            if not self._is_there(digest, size):
+                self._settle(name, digest)
+        return self._handle(digest, size, media_type)
+
+    def _try_move(self, path: str) -> tuple[bytes, int] | None:
+        """Move a file of the output directory to its place, and return its digest and size; None from another file system."""
+        with self._storing():
             digest, size = _read_and_sync(path)
             try:
                 if not self._is_there(digest, size):
                     os.chmod(path, stat.S_IMODE(os.stat(path).st_mode) & ~0o222)
                     self._settle(path, digest)
-                return self._handle(digest, size, media_type)
             except OSError as error:
                 if error.errno != errno.EXDEV:
                     raise
-        with self._temporary() as (name, handle):
-            with os.fdopen(handle, "wb") as file:
-                digest, size = _copy(path, file)
-                os.fsync(file.fileno())
-            if not self._is_there(digest, size):
-                self._settle(name, digest)
-        return self._handle(digest, size, media_type)
+                return None
+        return digest, size
 
     def _is_there(self, digest: bytes, size: int) -> bool:
         file = self._file(place_of(digest))
@@ -269,13 +286,12 @@ def _blake2b_256() -> Any:
     return hashlib.blake2b(digest_size=32)
 
 
-def _copy(path: str, target: Any) -> tuple[bytes, int]:
+def _copy(source: Any, target: Any) -> tuple[bytes, int]:
     hashed, size = _blake2b_256(), 0
-    with open(path, "rb", buffering=0) as source:
-        while block := source.read(_BLOCK):
-            hashed.update(block)
-            target.write(block)
-            size += len(block)
+    while block := source.read(_BLOCK):
+        hashed.update(block)
+        target.write(block)
+        size += len(block)
     target.flush()
     return hashed.digest(), size
 

@@ -23,6 +23,7 @@ from orcapod_dagster.core.blobs.keeper import FOLDER, INLINE_BYTES, WORK, YOUNG_
 from orcapod_dagster.core.delta import reading
 from orcapod_dagster.core.delta.files import filesystem_of
 from orcapod_dagster.core.errors import StorageError
+from orcapod_dagster.core.infrastructure import storing
 from orcapod_dagster.core.paths import local_path, refuse_strange_folder
 
 _BLOCK: Final = 4 * 1024 * 1024
@@ -227,8 +228,9 @@ class ObjectKeeper(Keeper):
 
     def _put(self, source: Any, digest: bytes, size: int, media_type: str) -> Blob:
         place = place_of(digest)
-        filesystem, prefix = filesystem_of(self.root, self._options)
-        with reading(self.root):
+        # An error of ours that is an OSError would count as one of the packet's value.
+        with storing(f"a large value cannot be stored in the lake {self.root}"), reading(self.root):
+            filesystem, prefix = filesystem_of(self.root, self._options)
             there = filesystem.get_file_info(prefix + place)
             # One that is old is put again, for only that makes it young, and clean-up leaves it to the commit that will name it.
             if (

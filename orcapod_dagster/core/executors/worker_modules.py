@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from orcapod_dagster.core import errors, skip
+from orcapod_dagster.core import errors, infrastructure, skip
 from orcapod_dagster.core.blobs import handle, keeper
 from orcapod_dagster.core.executors import capture, ends, event_loop, log_records, row_worker, slices, spool, time_limit
 
@@ -17,6 +17,7 @@ WORKER_MODULES: Final = (
     spool,
     skip,
     errors,
+    infrastructure,
     handle,
     keeper,
     time_limit,

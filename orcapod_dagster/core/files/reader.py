@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from orcapod_dagster.core.arrow import count_up, pc
 from orcapod_dagster.core.casting import one_array
-from orcapod_dagster.core.errors import InputError
+from orcapod_dagster.core.errors import InputError, StorageError
 from orcapod_dagster.core.files.digests import (
     DIGEST_BYTES,
     STATE_BYTES,
@@ -25,6 +25,7 @@ from orcapod_dagster.core.files.digests import (
 from orcapod_dagster.core.files.hints import file_columns, holds_paths, replace_paths
 from orcapod_dagster.core.files.memory import FileMemory
 from orcapod_dagster.core.hashing import HASH_TYPE, hash_rows
+from orcapod_dagster.core.infrastructure import DEAD_MOUNT
 
 _ENTRIES_AT_ONCE: Final = 65_536
 _Place: TypeAlias = tuple[Kind, str]
@@ -194,6 +195,7 @@ class FileReader:
             try:
                 listings[kind, path] = look(path, kind)
             except (OSError, ValueError) as error:
+                _refuse_dead_mount(error, path)
                 found[kind, path] = _unusable(kind, path, explain(error, path))
                 continue
             count += len(listings[kind, path].entries)
@@ -217,6 +219,7 @@ class FileReader:
         for (kind, path), listing in listings.items():
             error = next((errors[e.key] for e in listing.files() if e.key in errors), None) if errors else None
             if error is not None:
+                _refuse_dead_mount(error, path)
                 found[kind, path] = _unusable(kind, path, explain(error, path))
                 continue
             racy = any(is_racy(entry, looked_at_ns) for entry in listing.files())
@@ -227,8 +230,18 @@ class FileReader:
 def _state(kind: Kind, path: str) -> bytes:
     try:
         return look(path, kind).state()
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        _refuse_dead_mount(error, path)
         return bytes(STATE_BYTES)
+
+
+def _refuse_dead_mount(error: Exception, path: str) -> None:
+    """End the run where a file system is gone: that is no packet's failure, and would be that of all."""
+    if isinstance(error, OSError) and error.errno in DEAD_MOUNT:
+        raise StorageError(
+            f"{path!r} cannot be read, for its file system does not answer: {error.strerror}. No packet failed for it. Mount it again, "
+            "and run again."
+        ) from error
 
 
 def _unusable(kind: Kind, path: str, problem: str) -> _Found:
