@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import dagster as dg
 
-from orcapod_dagster.core.cost import readable_seconds
 from orcapod_dagster.core.plan_report import PlanReport
+from orcapod_dagster.core.readable import readable_seconds
 
 _SHOWN: Final = 100
 _SCHEMA: Final = dg.TableSchema(

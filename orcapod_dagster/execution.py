@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import platform
 import socket
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -29,11 +28,13 @@ from orcapod_dagster.core.packet_logs import PacketLogs, log_path
 from orcapod_dagster.core.plan_log import PlanLog, PlannedRun, plan_path
 from orcapod_dagster.core.plan_report import look_ahead
 from orcapod_dagster.core.pod import FunctionPod, Plan, PodReport
+from orcapod_dagster.core.progress import Progress
 from orcapod_dagster.core.result_cache import ResultCache, result_path
 from orcapod_dagster.core.sources import DeltaSource, MemorySource, TableSource
 from orcapod_dagster.core.streams import PacketStream, StreamInput, ambiguous_columns
 from orcapod_dagster.desk_line import desk_line_of_run, here, status_line
 from orcapod_dagster.dry_run import plan_lines, plan_metadata
+from orcapod_dagster.progress_lines import ProgressLines
 from orcapod_dagster.recompute_guard import over_limit, refuse_recompute
 from orcapod_dagster.resources import EXECUTOR_KEY, RESULT_STORE_KEY, PacketExecutorResource, ResultStoreResource
 from orcapod_dagster.run_options import PacketAssetConfig, RunOptions
@@ -42,7 +43,6 @@ from orcapod_dagster.spec import PARTITION_EXPR, TAG_COLUMNS_METADATA, PacketAss
 INPUT_VERSIONS = "input_versions"
 """In the extra info of a result: input → version of its table, as JSON."""
 _TRACEBACKS = 3
-_PROGRESS_SECONDS = 5.0
 
 
 def materialize_packets(
@@ -87,14 +87,12 @@ def materialize_packets(
         return
     stream.refuse_unclear_tags()
     plan = pod.plan(stream, hashed, force=options.force, limit=options.limit)
-    stay = f" {len(plan.failed):,} failed before and are not tried again (retry_failed)." if len(plan.failed) else ""
-    context.log.info(
-        f"{spec.key.to_user_string()}: {len(plan.hashes):,} packets, {len(plan.to_compute):,} to compute "
-        f"({', '.join(f'{reason}: {count:,}' for reason, count in plan.reasons.counts().items()) or 'nothing new'}).{stay}"
-    )
+    _tell_plan(context, spec, plan)
     refuse_recompute(context, spec.key, Recomputation.of(plan), store.recompute_limit_hours, options)
+    progress = Progress(len(plan.to_compute), cached=len(plan.found) - plan.found.null_count)
     try:
-        report = pod.compute(plan, _Progress(context))
+        with ProgressLines(context, spec.key.to_user_string(), progress):
+            report = pod.compute(plan, progress)
     except TooManyFailuresError as error:
         told = _told_failures(context, spec, plan.stream, error.failures)
         raise TooManyFailuresError("\n".join([error.summary, *told])) from None
@@ -148,6 +146,18 @@ def _materialized(
     )
 
 
+def _tell_plan(context: dg.AssetExecutionContext, spec: PacketAssetSpec, plan: Plan) -> None:
+    reasons = ", ".join(f"{reason}: {count:,}" for reason, count in plan.reasons.counts().items()) or "nothing new"
+    line = (
+        f"{spec.key.to_user_string()}: {len(plan.hashes):,} packets, {len(plan.to_compute):,} to compute ({reasons})."
+    )
+    if len(plan.failed):
+        line += f" {len(plan.failed):,} failed before and are not tried again (retry_failed)."
+    if len(plan.to_compute):
+        line += f"\nHow far each of them is: {status_line(spec.key, context.run)}"
+    context.log.info(line)
+
+
 def _tell_losses(context: dg.AssetExecutionContext, report: PodReport) -> None:
     if report.lost_plan:
         context.log.warning(
@@ -183,26 +193,6 @@ def _look_ahead(
     )
     metadata = plan_metadata(report, guarded=guarded)
     return dg.AssetObservation(asset_key=spec.key, metadata=metadata, partition=_partition(context))
-
-
-class _Progress:
-    """Writes a line to the Dagster log every few seconds."""
-
-    def __init__(self, context: dg.AssetExecutionContext) -> None:
-        self._log = context.log
-        self._last = time.monotonic()
-
-    def __call__(self, report: PodReport) -> None:
-        now = time.monotonic()
-        if now - self._last < _PROGRESS_SECONDS:
-            return
-        self._last = now
-        rate = report.done / report.seconds if report.seconds else 0.0
-        left = (report.to_compute - report.done) / rate if rate else 0.0
-        self._log.info(
-            f"{report.done:,} of {report.to_compute:,} packets done: {report.computed:,} computed, {report.failed:,} failed, "
-            f"{report.skipped:,} skipped; {rate:,.1f} packets/s, about {left:,.0f} s left."
-        )
 
 
 # ---------------------------------------------------------------------------- inputs

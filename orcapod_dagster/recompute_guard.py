@@ -8,8 +8,9 @@ from typing import Final
 
 import dagster as dg
 
-from orcapod_dagster.core.cost import Recomputation, readable_seconds
+from orcapod_dagster.core.cost import Recomputation
 from orcapod_dagster.core.errors import RecomputeLimitError
+from orcapod_dagster.core.readable import readable_seconds
 from orcapod_dagster.desk_line import definitions_of_run, here
 from orcapod_dagster.run_options import RunOptions
 

@@ -139,15 +139,3 @@ class Recomputation:
         again = plan.recomputed.is_valid()
         reasons = Reasons(plan.reasons.texts.filter(again)).counts()
         return cls(sum(reasons.values()), pc.sum(plan.recomputed).as_py() or 0.0, reasons)
-
-
-_UNITS: Final = ((172_800.0, 86_400.0, "days"), (5_400.0, 3_600.0, "hours"), (90.0, 60.0, "minutes"), (0.0, 1.0, "s"))
-
-
-def readable_seconds(seconds: float) -> str:
-    """Return seconds for people: "0.25 s", "12 minutes", "3.5 hours", "2.1 days"."""
-    if 0 < seconds < 0.001:
-        return "below 1 ms"
-    unit, name = next((size, name) for at_least, size, name in _UNITS if seconds >= at_least)
-    value = seconds / unit
-    return f"{value:,.0f} {name}" if value >= 10 else f"{value:.2g} {name}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -44,6 +44,7 @@ from orcapod_dagster.core.outcomes import DETAILS, FAILED, SKIPPED, Outcome, Out
 from orcapod_dagster.core.packet_function import PythonPacketFunction
 from orcapod_dagster.core.packet_logs import PacketLogs
 from orcapod_dagster.core.plan_log import PlanLog
+from orcapod_dagster.core.progress import Progress
 from orcapod_dagster.core.rate_limit import Meter, RateLimit
 from orcapod_dagster.core.reasons import (
     EARLIER_FAILURE,
@@ -405,12 +406,12 @@ class FunctionPod:
 
     # ------------------------------------------------------------------ compute
 
-    def compute(self, plan: Plan, on_progress: Callable[[PodReport], None] | None = None) -> PodReport:
+    def compute(self, plan: Plan, progress: Progress | None = None) -> PodReport:
         """Run what the plan says and store every result.
 
         Args:
             plan: of this pod, made just now.
-            on_progress: called after each durable chunk with the counts so far.
+            progress: counts the packets as they finish.
 
         Returns:
             The final counts. Failures of packets do not raise here; everything else does, with all finished work stored.
@@ -429,17 +430,17 @@ class FunctionPod:
             self._store_plan(plan, report)
         self._store_invalid(plan, report)
         limit = FailureLimit(self.failures.max_failures, len(plan.to_compute), self.concurrency, self._owner)
-        waiting, rounds = _Waiting(self._meter), self._rounds(plan, limit)
+        progress = progress or Progress(len(plan.to_compute))
+        waiting, rounds = _Waiting(self._meter), self._rounds(plan, progress, limit)
         try:
             with closing(rounds.chunks(plan.to_compute)) as chunks:
                 for chunk in chunks:
-                    if not waiting.add(chunk):
-                        continue
-                    report.tried_again = rounds.tried_again
-                    self._flush(plan, waiting.take(), report)
-                    report.seconds = time.monotonic() - began
-                    if on_progress is not None:
-                        on_progress(report)
+                    if chunk is not None:
+                        progress.add(len(chunk.rows), *chunk.without_result)
+                    progress.tried_again = report.tried_again = rounds.tried_again
+                    if waiting.add(chunk):
+                        self._flush(plan, waiting.take(), report)
+                        report.seconds = time.monotonic() - began
         finally:
             # Whatever ended the run, what is finished is stored; what could not be stored just now is no longer there.
             report.tried_again = rounds.tried_again
@@ -465,7 +466,7 @@ class FunctionPod:
 
     def run(self, plan: Plan) -> Iterator[Chunk]:
         """Run what the plan says, and yield finished work in whatever order; nothing is stored but large values."""
-        with closing(self._rounds(plan).chunks(plan.to_compute)) as chunks:
+        with closing(self._rounds(plan, Progress(len(plan.to_compute))).chunks(plan.to_compute)) as chunks:
             yield from (chunk for chunk in chunks if chunk is not None)
 
     def arguments(self, stream: PacketStream) -> tuple[dict[str, Any], list[Any], dict[str, Any]]:
@@ -498,10 +499,10 @@ class FunctionPod:
             tags = tags_as_text(plan.stream, pa.array([o.row for o in outcomes], pa.int64()))
             self.outcomes.store(hashes, outcomes, self._context(plan, self.executor.get_executor_data()), tags)
 
-    def _rounds(self, plan: Plan, limit: FailureLimit | None = None) -> Rounds:
-        return Rounds(functools.partial(self._round, plan), self.failures.retry, limit)
+    def _rounds(self, plan: Plan, progress: Progress, limit: FailureLimit | None = None) -> Rounds:
+        return Rounds(functools.partial(self._round, plan, progress), self.failures.retry, limit)
 
-    def _round(self, plan: Plan, rows: pa.Array) -> Turns:
+    def _round(self, plan: Plan, progress: Progress, rows: pa.Array) -> Turns:
         """Call rows of a plan once each."""
         function, in_flight = self.function.keeping(self._keeper), PathsInFlight()
         settler = Settler(self.function, self._keeper)
@@ -511,6 +512,7 @@ class FunctionPod:
         calls = CallOptions(
             capture=0 if self._logs is None else self._logs.limit,
             turn_seconds=_TURN_SECONDS,
+            under_way=progress.workers_have,
             time_limit=self._time_limit,
         )
         results = self.executor.run_rows(function, batches, executor_options=self._options or None, call_options=calls)
@@ -529,6 +531,7 @@ class FunctionPod:
         except InfrastructureError as fault:  # of this process, where large values come back from workers
             raise StorageError(f"{self._owner}: {fault} Everything that was finished is stored; run again.") from fault
         finally:
+            progress.workers_have(0)
             close = getattr(results, "close", None)
             if close is not None:
                 close()

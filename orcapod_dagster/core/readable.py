@@ -9,6 +9,7 @@ from orcapod_dagster.core.blobs.layout import BLOB_TYPE
 WIDTH: Final = 80
 _BLOB_FIELDS: Final = {field.name for field in BLOB_TYPE.fields}
 _WRITTEN: Final = 1_000_000
+_UNITS: Final = ((172_800.0, 86_400.0, "days"), (5_400.0, 3_600.0, "hours"), (90.0, 60.0, "minutes"), (0.0, 1.0, "s"))
 
 
 def readable(value: Any, width: int = WIDTH) -> str:
@@ -37,3 +38,12 @@ def _cut(text: str, start: int, width: int) -> str:
     before = "…" if start else ""
     piece = before + text[start:]
     return piece if len(piece) <= width else piece[: width - 1] + "…"
+
+
+def readable_seconds(seconds: float) -> str:
+    """Return seconds for people: "0.25 s", "12 minutes", "3.5 hours", "2.1 days"."""
+    if 0 < seconds < 0.001:
+        return "below 1 ms"
+    unit, name = next((size, name) for at_least, size, name in _UNITS if seconds >= at_least)
+    value = seconds / unit
+    return f"{value:,.0f} {name}" if value >= 10 else f"{value:.2g} {name}"

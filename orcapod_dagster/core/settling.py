@@ -47,6 +47,12 @@ class Chunk:
         return replace(self, outcomes=kept), faults[0].message
 
     @property
+    def without_result(self) -> tuple[int, int]:
+        """How many packets failed, and how many were skipped."""
+        failed = sum(one.state == FAILED for one in self.outcomes)
+        return failed, len(self.outcomes) - failed
+
+    @property
     def size(self) -> int:
         """Bytes that it takes, about."""
         return size_of(self.outputs) + sum(len(entry.text) for entry in self.logs)

@@ -12,12 +12,12 @@ import pyarrow as pa
 from orcapod_dagster.assembly import Assembly
 from orcapod_dagster.core import columns as names
 from orcapod_dagster.core.arrow import pc
-from orcapod_dagster.core.cost import readable_seconds
 from orcapod_dagster.core.errors import DefinitionError, OrcapodError, TableNotFoundError
 from orcapod_dagster.core.hashing import RowSetDigest
 from orcapod_dagster.core.key_index import in_memory
 from orcapod_dagster.core.plan_report import PlanReport
 from orcapod_dagster.core.pod import Plan
+from orcapod_dagster.core.readable import readable_seconds
 from orcapod_dagster.desk.opening import AssetLike, Desk
 from orcapod_dagster.desk.packets import check_partition
 from orcapod_dagster.dry_run import plan_lines

@@ -20,7 +20,6 @@ from orcapod_dagster.core.executors.process_pool import ProcessPoolExecutor
 from orcapod_dagster.core.failure_policy import FailurePolicy
 from orcapod_dagster.core.outcomes import OUTCOME_SCHEMA
 from orcapod_dagster.core.packet_retry import PacketRetry
-from orcapod_dagster.core.pod import PodReport
 
 QUICK = PacketRetry(attempts=3, delay=0.01, jitter=0)
 
@@ -97,7 +96,7 @@ def test_a_class_is_known_where_it_cannot_be_loaded() -> None:
     assert {"TimeoutError", "OSError", "Exception"} < set(row["error_kinds"])
 
 
-def test_what_is_finished_is_stored_while_a_round_waits(tmp_path: Path) -> None:
+def test_what_is_finished_is_stored_while_a_round_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the delay before a round passes, results are durable after a few seconds; an interrupt there loses none."""
     root = str(tmp_path)
     seen: list[int] = []
@@ -107,14 +106,18 @@ def test_what_is_finished_is_stored_while_a_round_waits(tmp_path: Path) -> None:
             raise ConnectionError(x)
         return x
 
-    def look(report: PodReport) -> None:
-        seen.append(report.computed)
-        raise KeyboardInterrupt
+    def look() -> None:
+        flush()
+        if not seen:
+            seen.append(len(records(pod, "results")))
+            raise KeyboardInterrupt
 
     pod = pod_of(work, DeltaTableDatabase(root), failures=FailurePolicy(PacketRetry(2, delay=60)))
+    flush = pod.cache.flush
+    monkeypatch.setattr(pod.cache, "flush", look)
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        pod.compute(pod.plan(stream_of(3)), look)
+        pod.compute(pod.plan(stream_of(3)))
     assert time.monotonic() - began < 15
     assert seen == [2]
     again = pod_of(work, DeltaTableDatabase(root))
@@ -122,16 +125,24 @@ def test_what_is_finished_is_stored_while_a_round_waits(tmp_path: Path) -> None:
     assert records(again, "outcomes") == []
 
 
-def test_what_is_finished_is_stored_while_nothing_else_finishes(tmp_path: Path) -> None:
+def test_what_is_finished_is_stored_while_nothing_else_finishes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A result of one worker is durable after a few seconds, also while all workers are busy with packets that take longer."""
 
     def work(x: int) -> int:
         time.sleep(0 if x == 0 else 8)
         return x
 
+    def look() -> None:
+        flush()
+        seen.append((len(records(pod, "results")), time.monotonic() - began))
+
     began, seen = time.monotonic(), list[tuple[int, float]]()
     pod = pod_of(work, DeltaTableDatabase(str(tmp_path)), ProcessPoolExecutor(2))
-    pod.compute(pod.plan(stream_of(3)), lambda report: seen.append((report.computed, time.monotonic() - began)))
+    flush = pod.cache.flush
+    monkeypatch.setattr(pod.cache, "flush", look)
+    pod.compute(pod.plan(stream_of(3)))
     assert seen[0][0] == 1
     assert seen[0][1] < 7
 

@@ -7,9 +7,10 @@ import pytest
 
 from orcapod_dagster.core import FunctionPod, InMemoryArrowDatabase, PythonPacketFunction, ResultCache, cost
 from orcapod_dagster.core.contexts import VARIATION_SCHEMA
-from orcapod_dagster.core.cost import Recomputation, expected_cost, readable_seconds
+from orcapod_dagster.core.cost import Recomputation, expected_cost
 from orcapod_dagster.core.datagrams import Datagram, Packet
 from orcapod_dagster.core.outcomes import OutcomeLog
+from orcapod_dagster.core.readable import readable_seconds
 from orcapod_dagster.core.sources import MemorySource
 from orcapod_dagster.core.streams import PacketStream, StreamInput
 

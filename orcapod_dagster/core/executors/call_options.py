@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+
+def _nobody(_rows: int) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,9 +20,11 @@ class CallOptions:
         turn_seconds: where nothing finishes for so long, a result of no rows gives the caller a turn; 0 for never.
         time_limit: seconds that a row may take; one that takes longer is stopped, and its failure is a `PacketTimeoutError`. `None` for
             no limit.
+        under_way: told how many rows are with workers, whenever that changes; called in the thread that takes the results.
     """
 
     slice_seconds: float = 1.0
     capture: int = 0
     turn_seconds: float = 0.0
     time_limit: float | None = None
+    under_way: Callable[[int], None] = _nobody

@@ -91,6 +91,7 @@ class LocalPythonFunctionExecutor(PythonFunctionExecutorBase):
         if call_options.time_limit is not None:
             check_can_stop(fn)
             fn = limited(fn, call_options.time_limit)
+        tell = call_options.under_way
         watched = _captured(capture) if capture and os.name == "posix" else nullcontext()
         with watched as capturing, EventLoopThread() as loop:
             for batch in batches:
@@ -98,12 +99,18 @@ class LocalPythonFunctionExecutor(PythonFunctionExecutorBase):
                     yield from nothing_until(batch.not_before, call_options.turn_seconds)
                 first = 0
                 while first < batch.length:
+                    tell(1)
                     done = _run_slice(fn, batch, first, seconds, loop, capturing)
                     start, length = batch.start + first, len(done.outputs)
                     failures, logs = row_failures(done.failures, start), row_logs(done.logs, start)
                     data = self.get_executor_data()
                     yield BatchResult(start, length, done.outputs, done.durations, failures, data, logs)
                     first += length
+
+
+def stay_aside() -> None:
+    """Have nothing that this thread prints or logs from now on taken for a packet's that runs in this process."""
+    _Output.packets.context.set(ASIDE)
 
 
 @contextmanager

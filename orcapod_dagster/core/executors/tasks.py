@@ -71,6 +71,7 @@ class TaskRun(ABC):
     def __init__(self, call_options: CallOptions, max_rows: int) -> None:
         self._seconds = call_options.slice_seconds
         self._turn_seconds = call_options.turn_seconds
+        self._tell = call_options.under_way
         self._max_rows = max_rows
         self._rows = 1
 
@@ -102,6 +103,7 @@ class TaskRun(ABC):
         try:
             while True:
                 early = self._fill(running, waiting, source)
+                self._tell(sum(piece.length for piece in running.values()))
                 if not running and early is None:
                     return
                 if not running:
