@@ -15,7 +15,7 @@ from orcapod_dagster.core.errors import DefinitionError
 from orcapod_dagster.core.failure_limit import checked_max_failures
 from orcapod_dagster.core.failure_policy import RETRY_FAILED, RetryFailed
 from orcapod_dagster.core.identity import function_signature_hash
-from orcapod_dagster.core.packet_function import PythonPacketFunction
+from orcapod_dagster.core.packet_function import PythonPacketFunction, checked_concurrency
 from orcapod_dagster.core.packet_logs import LOG_BYTES
 from orcapod_dagster.core.packet_retry import PacketRetry
 from orcapod_dagster.core.rate_limit import RateLimit
@@ -110,6 +110,8 @@ def packet_asset(fn_or_packet_function: Callable[..., Any] | None = None, **opti
             - `time_limit`: seconds that one packet may take; one that takes longer is stopped, and fails with `PacketTimeoutError`.
             - `rate_limit`: how many packets begin per second, minute or hour at most, by all workers of the step: `"10/s"`,
               `"60/min"`, `"1000/h"`.
+            - `max_concurrency`: how many packets of an async function are under way at a time, in each process; one by default,
+              or what the packet function says.
             - `name`, `key_prefix`, `key`, `group_name`, `partitions_def`, `backfill_policy`, …: as `@dg.asset`.
 
     Returns:
@@ -149,6 +151,7 @@ def _build(
     max_failures: float | None = None,
     time_limit: float | None = None,
     rate_limit: str | None = None,
+    max_concurrency: int | None = None,
     own_code: Sequence[Any] = (),
     depends_on: Sequence[Any] | Mapping[str, Any] = (),
     ignore: Sequence[str] = (),
@@ -185,6 +188,7 @@ def _build(
         max_failures=max_failures,
         time_limit=time_limit,
         rate_limit=RateLimit.of(rate_limit, f"packet asset {packet_function.canonical_function_name!r}"),
+        max_concurrency=_concurrency(max_concurrency, packet_function),
     )
     _check(spec)
     return _define(spec, ins, asset_options)
@@ -201,6 +205,12 @@ def _as_packet_function(
             )
         return function
     return PythonPacketFunction(function, output_keys, version=version, **identity)
+
+
+def _concurrency(given: int | None, function: PythonPacketFunction) -> int:
+    if given is None:
+        return function.max_concurrency
+    return checked_concurrency(given, function.function, f"function {function.canonical_function_name!r}")
 
 
 def _asset_key(function: PythonPacketFunction, options: Mapping[str, Any]) -> dg.AssetKey:

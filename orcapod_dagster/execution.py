@@ -330,6 +330,7 @@ def pod_of(
         plans=None if run is None else PlanLog(database, plan_path(uri), run),
         time_limit=spec.time_limit,
         rate_limit=spec.rate_limit,
+        max_concurrency=spec.max_concurrency,
     )
 
 

@@ -36,6 +36,7 @@ class PacketAssetSpec:
         rate_limit: how many packets begin per second at most; None for as many as can.
         retry_failed: which failures of earlier runs are tried again; None for what the result store says.
         time_limit: seconds that one packet may take; None for no limit.
+        max_concurrency: how many packets of an async function are under way at a time in a process.
     """
 
     key: dg.AssetKey
@@ -55,3 +56,4 @@ class PacketAssetSpec:
     max_failures: float | None
     time_limit: float | None
     rate_limit: RateLimit | None
+    max_concurrency: int

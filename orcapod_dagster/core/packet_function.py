@@ -110,6 +110,7 @@ class PythonPacketFunction:
             `UnhashableDependencyWarning` does.
         ignore: names of code, constants and environment variables that do not count for the content hash.
         formerly: names that the function had; results that are stored under them count, where the code is otherwise the same.
+        max_concurrency: how many packets of an async function are under way at a time, in each process; default one.
 
     Raises:
         DefinitionError: names the parameter whose definition cannot be right.
@@ -133,6 +134,7 @@ class PythonPacketFunction:
         depends_on: Sequence[Any] | Mapping[str, Any] = (),
         ignore: Sequence[str] = (),
         formerly: str | Sequence[str] = (),
+        max_concurrency: int | None = None,
     ) -> None:
         self.function: Final = function
         self.__wrapped_function__ = function
@@ -147,6 +149,7 @@ class PythonPacketFunction:
         self.depends_on: Final = dict(depends_on) if isinstance(depends_on, Mapping) else tuple(depends_on)
         self.ignore: Final = tuple(ignore)
         self.formerly: Final = former_names(formerly, self.canonical_function_name, self._owner)
+        self.max_concurrency: Final = checked_concurrency(max_concurrency, function, self._owner)
         self._signature: Final = inspect.signature(function)
         hints = type_hints(function, self._owner)
         input_schema, output_schema = given_schema(input_schema), given_schema(output_schema)
@@ -505,6 +508,24 @@ def _checked_values(value: Any, keys: tuple[str, ...], owner: str) -> tuple[Any,
             f"{owner} returned {len(values)} values, but declares {len(keys)} output keys {list(keys)}. Return one value per key."
         )
     return values
+
+
+def checked_concurrency(given: int | None, function: Callable[..., Any], owner: str) -> int:
+    """Return how many packets of a function may be under way at a time in a process; by default one.
+
+    Raises:
+        DefinitionError: it is no number from 1 on, or the function is not async.
+    """
+    if given is None:
+        return 1
+    if not isinstance(given, int) or given is True or given < 1:  # pyright: ignore[reportUnnecessaryIsInstance]  # users give anything
+        raise DefinitionError(f"{owner}: max_concurrency={given!r} is no number of packets; give 1 or more.")
+    if given > 1 and not is_async(function):
+        raise DefinitionError(
+            f"{owner}: max_concurrency={given} is for async functions, and this is none: one packet at a time runs in each process. "
+            "Define it with 'async def', or run it on more workers (ProcessPoolExecutorResource, RayExecutorResource)."
+        )
+    return given
 
 
 def source_file(function: Callable[..., Any]) -> str | None:

@@ -169,6 +169,7 @@ class FunctionPod:
         plans: where it says what it sets out to do, before it computes.
         time_limit: seconds that one packet may take; without it, as long as it likes.
         rate_limit: how many packets begin per second at most; without it, as many as can.
+        max_concurrency: how many packets of an async function are under way at a time in a process; default as the function says.
 
     Raises:
         TypeError: the executor does not support the function.
@@ -190,6 +191,7 @@ class FunctionPod:
         plans: PlanLog | None = None,
         time_limit: float | None = None,
         rate_limit: RateLimit | None = None,
+        max_concurrency: int | None = None,
     ) -> None:
         chosen = check_executor(executor or function.executor, function.packet_function_type_id, repr(function))
         if chosen is None:
@@ -199,6 +201,7 @@ class FunctionPod:
         self.outcomes = outcomes
         self.executor: PythonFunctionExecutorProtocol = chosen
         self.match: MatchPolicy = match
+        self.max_concurrency = function.max_concurrency if max_concurrency is None else max_concurrency
         self._options = dict(executor_options or {})
         self.extra_info = dict(extra_info or {})
         self._logs = logs
@@ -273,7 +276,8 @@ class FunctionPod:
     def concurrency(self) -> int | None:
         """How many packets run at a time, at most; None where the executor does not tell."""
         tell = getattr(self.executor, "concurrency", None)
-        return None if tell is None else tell(self._options or None)
+        processes = None if tell is None else tell(self._options or None)
+        return None if processes is None else processes * self.max_concurrency
 
     @functools.cached_property
     def environment(self) -> Environment:
@@ -514,6 +518,7 @@ class FunctionPod:
             turn_seconds=_TURN_SECONDS,
             under_way=progress.workers_have,
             time_limit=self._time_limit,
+            max_concurrency=self.max_concurrency,
         )
         results = self.executor.run_rows(function, batches, executor_options=self._options or None, call_options=calls)
         try:

@@ -19,6 +19,7 @@ import pytest
 from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorProtocol, RowBatch
 from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.skip import SkipPacket
+from orcapod_dagster.testing.executor_concurrency import ExecutorConcurrencyConformance
 from orcapod_dagster.testing.executor_limits import ExecutorLimitsConformance
 from orcapod_dagster.testing.executor_logs import ExecutorLogsConformance
 
@@ -136,7 +137,7 @@ def gather(results: Iterator[BatchResult], length: int) -> tuple[list[Any], dict
     return [outputs[row] for row in range(length)], slices
 
 
-class ExecutorConformance(ExecutorLogsConformance, ExecutorLimitsConformance):
+class ExecutorConformance(ExecutorConcurrencyConformance, ExecutorLogsConformance, ExecutorLimitsConformance):
     """What every executor of Python functions has to do."""
 
     start_seconds: float = 0.0

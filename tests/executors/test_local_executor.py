@@ -13,6 +13,7 @@ import pytest
 from orcapod_dagster.core.errors import ExecutorError
 from orcapod_dagster.core.executors.base import PythonFunctionExecutorBase, RowBatch
 from orcapod_dagster.core.executors.call_options import CallOptions
+from orcapod_dagster.core.executors.concurrent_rows import run_concurrently
 from orcapod_dagster.core.executors.event_loop import EventLoopThread
 from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor
 from orcapod_dagster.core.executors.slices import is_async, run_slice
@@ -158,3 +159,18 @@ def test_a_limit_that_cannot_be_kept_is_refused() -> None:
         with pytest.raises(ExecutorError, match="main thread"):
             threads.submit(run, double).result()
         assert threads.submit(run, double_async).result()[0].outputs == [2]
+
+
+def test_rows_at_once_always_say_which_result_is_the_last() -> None:
+    """However results are fetched while rows end, the last run of rows, and no other, says that no more come."""
+
+    async def call(x: int) -> int:
+        for _ in range(x % 3):
+            await asyncio.sleep(0)
+        return x
+
+    with EventLoopThread() as loop:
+        for seconds in (0.0, 1e-5, 1e-4) * 30:
+            told = list(run_concurrently(call, (list(range(40)),), {}, 40, seconds, 4, loop))
+            assert [one.more for one in told] == [True] * (len(told) - 1) + [False]
+            assert sorted(row for one in told for row in one.outputs) == list(range(40))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import signal
@@ -10,8 +11,9 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -277,3 +279,34 @@ def test_options() -> None:
         ProcessPoolExecutor().with_options(num_cpus=1)
     with pytest.raises(ValueError, match="max_workers is 0"):
         ProcessPoolExecutor(0)
+
+
+async def crash_one(x: int) -> int:
+    """End the process at row 13, while others are under way."""
+    await asyncio.sleep(0.01 * (x % 5))
+    if x == 13:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    await asyncio.sleep(0.01)
+    return x
+
+
+async def crash_in_a_thread(x: int) -> int:
+    """Do it from a thread, while the rows of the loop go on."""
+    await asyncio.sleep(0.01)
+    if x == 13:
+        await asyncio.to_thread(lambda: (time.sleep(0.05), os.kill(os.getpid(), signal.SIGKILL)))
+    for _ in range(20):
+        await asyncio.sleep(0.01)
+    return x
+
+
+@pytest.mark.parametrize("function", [crash_one, crash_in_a_thread])
+def test_the_row_that_kills_is_found_among_those_at_once(function: Callable[..., Any]) -> None:
+    """Of rows that are under way in a process that dies, the guilty one alone fails, and no result comes twice."""
+    options = CallOptions(slice_seconds=0.05, max_concurrency=16)
+    results = ProcessPoolExecutor(2).run_rows(function, make_batches(range(60)), call_options=options)
+    outputs, slices = gather(results, 60)
+    assert outputs == [None if x == 13 else x for x in range(60)]
+    failures = {failure.row: failure for result in slices.values() for failure in result.failures}
+    assert list(failures) == [13]
+    assert failures[13].error_type == "WorkerDeathError"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 
 def _nobody(_rows: int) -> None:
@@ -16,6 +17,8 @@ class CallOptions:
 
     Attributes:
         slice_seconds: how much finished work an executor may hold back, about; one row is always finished.
+        max_concurrency: how many rows of an async function a process has under way at a time; 1 for one after the other. Sync
+            functions run one at a time in a process, whatever stands here.
         capture: bytes that are kept of what each row writes to stdout, to stderr, and logs; 0 for none.
         turn_seconds: where nothing finishes for so long, a result of no rows gives the caller a turn; 0 for never.
         time_limit: seconds that a row may take; one that takes longer is stopped, and its failure is a `PacketTimeoutError`. `None` for
@@ -28,3 +31,8 @@ class CallOptions:
     turn_seconds: float = 0.0
     time_limit: float | None = None
     under_way: Callable[[int], None] = _nobody
+    max_concurrency: int = 1
+
+    def for_workers(self) -> dict[str, Any]:
+        """Return what a worker is told, as plain values, for it may know nothing of this package."""
+        return {"time_limit": self.time_limit, "max_concurrency": self.max_concurrency}

@@ -115,6 +115,19 @@ class NoCapture:
         del row
         return time.perf_counter()
 
+    def settle(self, row: int) -> bool:
+        """Add only what the context of the packet of a row printed and logged; of packets that run at once, that alone is known.
+
+        Returns:
+            Whether so much is kept that `drain` should be called.
+        """
+        del row
+        return False
+
+    def drain(self) -> list[LogEntry]:
+        """Return the entries so far, and forget them; what came through descriptors meanwhile is shown, and nobody's."""
+        return []
+
 
 class Capture(NoCapture):
     """Tells what each packet prints and logs, for one process.
@@ -223,6 +236,27 @@ class Capture(NoCapture):
             self._keep(LogEntry(row, LOG, *record))
         return math.inf if self._kept >= _KEPT_BYTES else time.perf_counter()
 
+    def settle(self, row: int) -> bool:
+        """Keep what was kept apart."""
+        apart = self._apart.pop(self._first + row, None) if self._running else None
+        if apart is not None:
+            self._keep_apart(row, apart, time.time())
+        return self._kept >= _KEPT_BYTES
+
+    def drain(self) -> list[LogEntry]:
+        """Give up what came otherwise than in the context of a packet."""
+        if not self._running or self._pid != os.getpid():
+            return []
+        self._watch.forget()
+        for spool in (self._out, self._err):
+            spool.take()
+            spool.reinstate()
+        self._records.take()
+        entries = [*self._entries]
+        self._entries.clear()
+        self._kept = 0
+        return entries
+
     def close(self) -> None:
         """Pass on what is left; nothing is captured from now on."""
         self._packets.captures.discard(self)
@@ -266,13 +300,16 @@ class Capture(NoCapture):
         now = time.time()
         late, self._apart = self._apart, {}
         for number, apart in sorted(late.items()):
-            for name, ends in apart.texts.items():
-                self._keep_text(number - self._first, name, now, ends.text())
-            for record in apart.records.take():
-                self._keep(LogEntry(number - self._first, LOG, *record))
+            self._keep_apart(number - self._first, apart, now)
         self._records.take()
         if late:
             self._entries.sort(key=_row)
+
+    def _keep_apart(self, row: int, apart: _Apart, now: float) -> None:
+        for name, ends in apart.texts.items():
+            self._keep_text(row, name, now, ends.text())
+        for record in apart.records.take():
+            self._keep(LogEntry(row, LOG, *record))
 
     def _keep_text(self, row: int, name: str, now: float, text: str) -> None:
         if text:

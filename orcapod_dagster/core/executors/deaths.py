@@ -42,6 +42,27 @@ class Deaths:
         self._suspects.add(suspect.start)
         return [*before, suspect, *after]
 
+    def among(self, left: Sequence[Piece], running: int, rows: int = 1) -> list[Piece]:
+        """Return what is to run in place of rows of which several were under way when their worker died, in order.
+
+        Args:
+            left: the rows whose results had not come; two at least.
+            running: the row whose code ran last, as a place in the batch; of a row under way a thread may have done it, too, so all
+                are run again in halves, but this one by itself.
+            rows: how many rows were called with it in one call.
+        """
+        found: list[Piece] = []
+        for piece in left:
+            spans = [piece]
+            if piece.first <= running < piece.last:
+                end = min(running + rows, piece.last)
+                cuts = ((piece.first, running), (running, end), (end, piece.last))
+                spans = [Piece(piece.batch, first, last) for first, last in cuts if first < last]
+            for span in spans:
+                found += [part for part in span.split(max(1, span.length // 2)) if part is not None]
+        self._suspects.update(part.start for part in found if part.length == 1)
+        return found
+
 
 def around(piece: Piece, row: int) -> tuple[list[Piece], Piece, list[Piece]]:
     """Return one row of a piece, counted from its first, and before and after it what there is before and after it."""

@@ -43,10 +43,6 @@ class EventLoopThread:
         future = Future[Any]()
         tasks: list[asyncio.Task[Any]] = []
 
-        def start() -> None:
-            tasks.append(loop.create_task(coroutine))
-            tasks[0].add_done_callback(functools.partial(_settle, future))
-
         def cancel() -> None:
             for task in tasks:
                 task.cancel()
@@ -55,13 +51,22 @@ class EventLoopThread:
                 _cancelled(future)
 
         try:
-            loop.call_soon_threadsafe(start)
+            loop.call_soon_threadsafe(_begin, loop, coroutine, future, tasks)
             return future.result()
         except BaseException:
             if not future.done():
                 loop.call_soon_threadsafe(cancel)
                 wait([future], _CLOSE_SECONDS)
             raise
+
+    def end(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """Run a coroutine that ends what runs, and wait for it, but not longer than `close` waits."""
+        if self._loop is None:
+            coroutine.close()
+            return
+        future = Future[Any]()
+        self._loop.call_soon_threadsafe(_begin, self._loop, coroutine, future, [])
+        wait([future], _CLOSE_SECONDS)
 
     def close(self) -> None:
         """Cancel what the function left running, and end the thread; one that does not end is left behind."""
@@ -90,6 +95,17 @@ class EventLoopThread:
                     loop.run_forever()
                 except (KeyboardInterrupt, SystemExit):
                     continue  # raised by a task; whoever awaits that task gets it when the loop goes on
+
+
+def _begin(
+    loop: asyncio.AbstractEventLoop,
+    coroutine: Coroutine[Any, Any, Any],
+    future: Future[Any],
+    tasks: list[asyncio.Task[Any]],
+) -> None:
+    """Begin a coroutine in the loop's thread; `future` gets its end, and `tasks` its task."""
+    tasks.append(loop.create_task(coroutine))
+    tasks[0].add_done_callback(functools.partial(_settle, future))
 
 
 def _settle(future: Future[Any], task: asyncio.Task[Any]) -> None:

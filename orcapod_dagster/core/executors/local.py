@@ -8,7 +8,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from contextvars import copy_context
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from orcapod_dagster.core.executors.base import (
 )
 from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.executors.capture import ASIDE, Capture, Packets
+from orcapod_dagster.core.executors.concurrent_rows import run_concurrently
 from orcapod_dagster.core.executors.event_loop import EventLoopThread, call_in_thread, run_coroutine
 from orcapod_dagster.core.executors.last_words import LastWords
 from orcapod_dagster.core.executors.slices import SliceResult, is_async, run_slice
@@ -87,7 +88,7 @@ class LocalPythonFunctionExecutor(PythonFunctionExecutorBase):
         call_options: CallOptions = CallOptions(),  # noqa: B008  # immutable
     ) -> Iterator[BatchResult]:
         """Run batch after batch, yielding at least every `call_options.slice_seconds`."""
-        capture, seconds = call_options.capture, call_options.slice_seconds
+        capture, seconds, at_once = call_options.capture, call_options.slice_seconds, call_options.max_concurrency
         if call_options.time_limit is not None:
             check_can_stop(fn)
             fn = limited(fn, call_options.time_limit)
@@ -97,15 +98,18 @@ class LocalPythonFunctionExecutor(PythonFunctionExecutorBase):
             for batch in batches:
                 if batch.not_before:
                     yield from nothing_until(batch.not_before, call_options.turn_seconds)
-                first = 0
-                while first < batch.length:
-                    tell(1)
-                    done = _run_slice(fn, batch, first, seconds, loop, capturing)
-                    start, length = batch.start + first, len(done.outputs)
-                    failures, logs = row_failures(done.failures, start), row_logs(done.logs, start)
-                    data = self.get_executor_data()
-                    yield BatchResult(start, length, done.outputs, done.durations, failures, data, logs)
-                    first += length
+                several = at_once > 1 and is_async(fn)
+                tell(min(batch.length, at_once) if several else 1)
+                if several:
+                    slices = _run_at_once(fn, batch, seconds, at_once, loop, capturing)
+                else:
+                    slices = _run_in_order(fn, batch, seconds, loop, capturing)
+                with closing(slices):
+                    for done in slices:
+                        start = batch.start + done.first
+                        failures, logs = row_failures(done.failures, start), row_logs(done.logs, start)
+                        data, length = self.get_executor_data(), len(done.outputs)
+                        yield BatchResult(start, length, done.outputs, done.durations, failures, data, logs)
 
 
 def stay_aside() -> None:
@@ -143,31 +147,56 @@ def _give_back(files: Iterable[int], words: LastWords | None) -> None:
         os.close(file)
 
 
-def _run_slice(
+def _run_in_order(
+    fn: Callable[..., Any], batch: RowBatch, seconds: float, loop: EventLoopThread, capturing: Capture | None
+) -> Generator[SliceResult, None, None]:
+    """Run row after row; between two slices, while the caller has the turn, nothing of this process is captured."""
+    first = 0
+    while first < batch.length:
+        with _watching(capturing) as (inside, watch):
+            columns, keywords = batch.columns, batch.keyword_columns
+            done = inside(run_slice, fn, columns, keywords, first, batch.length, seconds, loop, watch)
+        yield done
+        first += len(done.outputs)
+
+
+def _run_at_once(
     fn: Callable[..., Any],
     batch: RowBatch,
-    first: int,
     seconds: float,
+    at_once: int,
     loop: EventLoopThread,
     capturing: Capture | None,
-) -> SliceResult:
-    """Run a slice with its output captured, unless another slice of this process has it captured now.
+) -> Generator[SliceResult, None, None]:
+    """Run several rows at a time; they go on while the caller has the turn."""
+    with _watching(capturing) as (inside, watch):
+        columns, keywords, length = batch.columns, batch.keyword_columns, batch.length
+        with closing(run_concurrently(fn, columns, keywords, length, seconds, at_once, loop, watch)) as slices:
+            while (done := inside(next, slices, None)) is not None:
+                yield done
 
-    What the slice prints then counts as that one's, if it runs within one of its packets, else as nobody's.
+
+@contextmanager
+def _watching(capturing: Capture | None) -> Generator[tuple[Callable[..., Any], Capture | None], None, None]:
+    """Give what to call by, and what captures there: nothing while another slice of this process has its output captured.
+
+    What is printed then counts as that one's, if it runs within one of its packets, else as nobody's.
     """
-
-    def run(watch: Capture | None) -> SliceResult:
-        return run_slice(fn, batch.columns, batch.keyword_columns, first, batch.length, seconds, loop, watch)
-
     if capturing is not None and _Output.lock.acquire(blocking=False):
         _Output.owner = threading.get_ident()
         try:
-            return run(capturing)
+            yield _directly, capturing
         finally:
             _Output.owner = None
             _Output.lock.release()
+        return
     if threading.get_ident() == _Output.owner or _Output.packets.context.get() is not None:
-        return run(None)
+        yield _directly, None
+        return
     context = copy_context()
     context.run(_Output.packets.context.set, ASIDE)
-    return context.run(run, None)
+    yield context.run, None
+
+
+def _directly(call: Callable[..., Any], *args: Any) -> Any:
+    return call(*args)

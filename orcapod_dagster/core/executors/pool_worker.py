@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import mmap
 import os
 import signal
@@ -12,18 +13,18 @@ from typing import Any, Final
 from orcapod_dagster.core.executors.row_worker import make_worker
 
 MARK_BYTES: Final = 48
-"""Of the file that a worker shares with its parent: rows begun; per stream, where the packet began, and what was shown; with a
+"""Of the file that a worker shares with its parent: rows begun (or the row whose code runs, of several at a time); per stream, where the packet began, and what was shown; with a
 time limit, rows ended."""
 
 
 def serve(
-    connection: Connection, payload: tuple[bytes, Any, float | None], lifeline: int, mark: int, *spools: int
+    connection: Connection, payload: tuple[bytes, Any, dict[str, Any]], lifeline: int, mark: int, *spools: int
 ) -> None:
     """Run task after task until the parent hangs up.
 
     Args:
         connection: tasks in, packed results out; an empty answer says that a row was interrupted.
-        payload: the user's function, pickled; what to capture, as `CaptureOrder` has it, or None; seconds that a row may take.
+        payload: the user's function, pickled; what to capture, as `CaptureOrder` has it, or None; how rows are called.
         lifeline: a pipe on which nothing is ever written; it ends with the parent.
         mark: a file of int64 that the parent reads.
         spools: files for what is written to stdout and stderr, which the parent reads when this process is dead.
@@ -41,19 +42,23 @@ def serve(
     def after_call() -> None:
         begun[5] += 1
 
-    function, order, time_limit = payload
-    told = before_call, None if time_limit is None else after_call
-    worker = make_worker(function, "cloudpickle", order, time_limit, *told, files=spools, marks=begun[1:5])
+    function, order, options = payload
+    told = before_call, None if options["time_limit"] is None else after_call
+    worker = make_worker(function, "cloudpickle", order, options, *told, files=spools, marks=begun[1:5])
+    runs = functools.partial(begun.__setitem__, 0)
     while True:
         try:
             rows, seconds = connection.recv()
         except EOFError:
             return
         try:
-            answer = worker.run(rows, seconds)
+            if worker.runs_several:
+                for answer in worker.run_at_once(rows, seconds, runs):
+                    connection.send_bytes(answer)
+            else:
+                connection.send_bytes(worker.run(rows, seconds))
         except KeyboardInterrupt:
-            answer = b""
-        connection.send_bytes(answer)
+            connection.send_bytes(b"")
 
 
 def _die_with_parent(lifeline: int) -> None:

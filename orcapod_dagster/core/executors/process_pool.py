@@ -24,7 +24,7 @@ from orcapod_dagster.core.executors.capture import LogEntry
 from orcapod_dagster.core.executors.deaths import Deaths, around, failed_alone
 from orcapod_dagster.core.executors.own_modules import own_modules
 from orcapod_dagster.core.executors.pickling import dumps
-from orcapod_dagster.core.executors.tasks import Piece, TaskRun, unpacked
+from orcapod_dagster.core.executors.tasks import Partial, Piece, TaskRun, rows_at_once, unpacked
 from orcapod_dagster.core.executors.time_limit import GRACE_SECONDS, took_too_long
 from orcapod_dagster.core.executors.worker_modules import WORKER_MODULES
 from orcapod_dagster.core.executors.worker_output import CaptureOrder, WorkerSpools, pass_on
@@ -104,7 +104,7 @@ class _Run(TaskRun):
     """The workers and tasks of one `run_rows`; a worker starts when there is a task for it."""
 
     def __init__(self, data: Mapping[str, Any], fn: Callable[..., Any], call_options: CallOptions) -> None:
-        super().__init__(call_options, _MAX_ROWS)
+        super().__init__(call_options, _MAX_ROWS, rows_at_once(fn, call_options))
         self._data = data
         self._cloudpickle = _import_cloudpickle()
         self._modules = [*WORKER_MODULES, pool_worker, *own_modules(fn)]
@@ -113,7 +113,7 @@ class _Run(TaskRun):
             self._dumps(pool_worker.serve),
             self._dumps(fn),
             order and tuple(order),
-            call_options.time_limit,
+            call_options.for_workers(),
         )
         self._budget: WorkerBudget | None = None
         self._lifeline = (-1, -1)
@@ -168,38 +168,47 @@ class _Run(TaskRun):
         self._next_look = now + _LOOK_SECONDS
         return next((worker for worker in running if worker.is_late(self._limit + GRACE_SECONDS)), None)
 
-    def _collect(self, task: _Worker, piece: Piece) -> Sequence[BatchResult | Piece]:
+    def _collect(self, task: _Worker, piece: Piece) -> Partial | Sequence[BatchResult | Piece]:
         answer = task.answer()
         if answer is None:
             return self._after_death(task, piece)
-        self._idle.append(task)
         if not answer:
+            self._idle.append(task)
             raise KeyboardInterrupt("a row in a worker process was interrupted")
-        result = unpacked(answer, self._cloudpickle.loads, piece.start, dict(self._data))
+        result, more = unpacked(answer, self._cloudpickle.loads, piece.start, dict(self._data))
         # What its rows printed, the worker showed itself, on the streams that it has of this process.
         pass_on(result.logs, streams=False)
+        if more:
+            return Partial(result)
+        self._idle.append(task)
         return [result]
 
     def _after_death(self, worker: _Worker, piece: Piece) -> Sequence[BatchResult | Piece]:
         """Return the rows to run again, one of them alone, or the failure of the one that killed its worker twice."""
         begun, first_task, how = worker.rows_begun(), worker.tasks == 1, worker.bury()
+        left = piece.left()
         if worker.late_row and self._limit is not None:
-            if worker.rows_begun() != worker.late_row:
-                return [piece]  # it went on to another row while it was ended
-            before, late, after = around(piece, worker.late_row - 1)
+            row = piece.first + worker.late_row - 1
+            late_in = next((part for part in left if part.first <= row < part.last), None)
+            if worker.rows_begun() != worker.late_row or late_in is None:
+                return left  # it went on to another row while it was ended
+            before, late, after = around(late_in, row - late_in.first)
             error = took_too_long(self._limit, ended=True)
             failed = failed_alone(late, error, worker.row_seconds(), self._data, worker.last_words)
-            return [*before, failed, *after]
+            place = left.index(late_in)
+            return [*left[:place], *before, failed, *after, *left[place + 1 :]]
         if first_task and not begun:
             raise ExecutorError(
                 f"A worker process ended {how} before its first row. Everything finished before is kept. See what it wrote "
                 "to the error stream; mend what the function's module does when it is loaded, or give it memory."
             )
-        again = self._deaths.after(piece, begun)
+        if self._at_once > 1 and sum(part.length for part in left) > 1:
+            return self._deaths.among(left, piece.first + begun - 1)
+        again = self._deaths.after(left[0], begun - (left[0].first - piece.first))
         if again:
             return again
         error = WorkerDeathError(f"The worker process that ran this packet ended {how}, and again when it ran alone.")
-        return [failed_alone(piece, error, 0.0, self._data, worker.last_words)]
+        return [failed_alone(left[0], error, 0.0, self._data, worker.last_words)]
 
     def _cancel(self, running: list[_Worker]) -> None:
         for worker in (*running, *self._idle):
@@ -209,8 +218,8 @@ class _Run(TaskRun):
 class _Worker:
     """One worker process, and what it was last sent."""
 
-    def __init__(self, payload: tuple[bytes, bytes, tuple[Any, ...] | None, float | None], lifeline: int) -> None:
-        serve, function, order, time_limit = payload
+    def __init__(self, payload: tuple[bytes, bytes, tuple[Any, ...] | None, Mapping[str, Any]], lifeline: int) -> None:
+        serve, function, order, options = payload
         self.connection, theirs = Pipe()
         self.tasks = 0
         self.last_words: Sequence[LogEntry] = ()
@@ -236,7 +245,7 @@ class _Worker:
         with contextlib.suppress(OSError):  # it is dead already; whoever asks for an answer finds out
             self.connection.send(sys.path)
             self.connection.send_bytes(serve)
-            self.connection.send((function, order, time_limit))
+            self.connection.send((function, order, options))
 
     def send(self, rows: bytes, seconds: float) -> None:
         """Send a task."""
@@ -248,14 +257,14 @@ class _Worker:
             self.connection.send((rows, seconds))
 
     def answer(self) -> bytes | None:
-        """Return the packed result of the task, or `None` where the worker is dead."""
+        """Return a packed result of the task, or `None` where the worker is dead."""
         try:
             return self.connection.recv_bytes() if self.connection.poll() else None
         except (EOFError, OSError):
             return None
 
     def rows_begun(self) -> int:
-        """Return how many rows of the task were begun."""
+        """Return how many rows of the task were begun; with several at a time, the number of the one whose code ran last."""
         return self._marks()[0]
 
     def row_seconds(self) -> float:

@@ -19,7 +19,7 @@ from orcapod_dagster.core.executors.deaths import Deaths, failed_alone
 from orcapod_dagster.core.executors.own_modules import own_modules
 from orcapod_dagster.core.executors.pickling import dumps
 from orcapod_dagster.core.executors.ray_cluster import RayCluster
-from orcapod_dagster.core.executors.tasks import Piece, TaskRun, unpacked
+from orcapod_dagster.core.executors.tasks import Partial, Piece, TaskRun, rows_at_once, unpacked
 from orcapod_dagster.core.executors.time_limit import took_too_long
 from orcapod_dagster.core.executors.worker_modules import WORKER_MODULES
 from orcapod_dagster.core.executors.worker_output import CaptureOrder, pass_on
@@ -141,20 +141,22 @@ class _Run(TaskRun):
     """The tasks of one `run_rows`."""
 
     def __init__(self, ray: Any, executor: RayExecutor, fn: Callable[..., Any], call_options: CallOptions) -> None:
-        super().__init__(call_options, _MAX_ROWS)
+        super().__init__(call_options, _MAX_ROWS, rows_at_once(fn, call_options))
         self._ray = ray
         self._executor = executor
         options = executor.remote_options()
         self._cluster = RayCluster(ray, options)
-        rows, alone = _tasks()
+        rows, alone, at_once = _tasks()
         # Ray would try all rows of a task again; here, those that cost a worker are found.
         self._task = rows.options(**{"max_retries": 0, **options})
         self._alone = alone.options(**{**options, "max_retries": 0, "_generator_backpressure_num_objects": 1})
+        self._several = at_once.options(**{**options, "max_retries": 0})
         self._modules = [*WORKER_MODULES, *own_modules(fn)]
         # Ray gets one object; the function is apart in it, because unpickling it may need what the worker sets up.
-        order, limit = CaptureOrder.of(call_options.capture), call_options.time_limit
-        self._payload = ray.put((self._dumps(row_worker.make_worker), self._dumps(fn), order and tuple(order), limit))
-        self._deaths, self._limit = Deaths(), limit
+        order, options = CaptureOrder.of(call_options.capture), call_options.for_workers()
+        worker = self._dumps(row_worker.make_worker)
+        self._payload = ray.put((worker, self._dumps(fn), order and tuple(order), options))
+        self._deaths, self._limit = Deaths(), call_options.time_limit
         self._losses: Counter[int] = Counter()
 
     def _slots(self) -> int:
@@ -169,7 +171,9 @@ class _Run(TaskRun):
         arguments = [self._payload], self._dumps(piece.values()), self._seconds
         if self._deaths.runs_alone(piece) and not self._cluster.is_by_client:
             return _Task(self._alone.remote(*arguments), announces=True)
-        return _Task(self._task.remote(*arguments), announces=False)
+        if self._at_once > 1 and not self._cluster.is_by_client:
+            return _Task(self._several.remote(*arguments), answers_often=True)
+        return _Task(self._task.remote(*arguments))
 
     def _finished(self, running: Mapping[_Task, Piece], seconds: float) -> _Task | None:
         """Wait for a task; what says meanwhile that it begins is not finished."""
@@ -185,7 +189,7 @@ class _Run(TaskRun):
                 if time.monotonic() >= end:
                     return None
 
-    def _collect(self, task: _Task, piece: Piece) -> Sequence[BatchResult | Piece]:
+    def _collect(self, task: _Task, piece: Piece) -> Partial | Sequence[BatchResult | Piece]:
         errors, loads = self._ray.exceptions, self._ray.cloudpickle.loads
         try:
             packed = self._ray.get(task.value())
@@ -198,14 +202,14 @@ class _Run(TaskRun):
             cause = getattr(error, "cause", error) if isinstance(error, errors.RayTaskError) else error
             if isinstance(cause, (errors.NodeDiedError, errors.LocalRayletDiedError, errors.ObjectLostError)):
                 self._count_loss(piece, "a node of the cluster was lost that ran these rows", cause)
-                return [piece]
+                return piece.left()
             raise ExecutorError(
                 f"Ray lost a task of {piece.length} rows: {_reason(error)}. Everything finished before is "
                 "kept; see Ray's own log, and run again."
             ) from error
-        result = unpacked(packed, loads, piece.start, self._executor.get_executor_data())
+        result, more = unpacked(packed, loads, piece.start, self._executor.get_executor_data())
         pass_on(result.logs, streams=True)
-        return [result]
+        return Partial(result) if more else [result]
 
     def _after_death(self, task: _Task, piece: Piece, error: Exception) -> Sequence[BatchResult | Piece]:
         """Return the rows to run again, in parts or alone, or the failure of the one that killed its worker twice, alone."""
@@ -254,17 +258,17 @@ class _Task:
 
     Args:
         awaited: Ray's reference of its value, or its generator.
-        announces: whether it says first that it begins.
+        announces: whether it says first that it begins. answers_often: whether it gives several values.
 
     Attributes:
         began: when it did, by `time.monotonic`; of one that does not say so, when it was sent.
     """
 
-    def __init__(self, awaited: Any, *, announces: bool) -> None:
+    def __init__(self, awaited: Any, *, announces: bool = False, answers_often: bool = False) -> None:
         self.awaited = awaited
         self.announces = announces
         self.began = time.monotonic()
-        self._value: Any = None if announces else awaited
+        self._value: Any = None if announces or answers_often else awaited
 
     def announced(self, ray: Any) -> bool:
         """Tell whether what came is that it begins, and no more than that."""
@@ -280,12 +284,12 @@ class _Task:
         return True
 
     def value(self) -> Any:
-        """Return the reference of its value; it is finished."""
+        """Return the reference of its value, or its next one; it is finished."""
         return next(self.awaited) if self._value is None else self._value
 
 
 @functools.cache
-def _tasks() -> tuple[Any, Any]:
+def _tasks() -> tuple[Any, Any, Any]:
     # The same remote functions for all runs of this process: Ray exports them once per cluster.
     ray = _import_ray()
     return tuple(ray.remote(one) for one in ray_worker.make_tasks())

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 
-def make_tasks() -> tuple[Callable[..., bytes], Callable[..., Iterator[bytes]]]:
+def make_tasks() -> tuple[Callable[..., bytes], Callable[..., Iterator[bytes]], Callable[..., Iterator[bytes]]]:
     """Return the functions that Ray calls; nested ones, for those are pickled by value.
 
     The first runs rows. The second runs one row alone, and says before it that it begins: if its worker ends then, it was the row.
+    The third runs several rows at a time, and gives their results as they are ready.
     """
     loaded: dict[str, Any] = {}
 
@@ -34,4 +35,7 @@ def make_tasks() -> tuple[Callable[..., bytes], Callable[..., Iterator[bytes]]]:
         yield b""
         yield worker.run(rows, seconds)
 
-    return orcapod_rows, orcapod_row_alone
+    def orcapod_rows_at_once(payload: list[Any], rows: bytes, seconds: float) -> Iterator[bytes]:
+        yield from load(payload).run_at_once(rows, seconds)
+
+    return orcapod_rows, orcapod_row_alone, orcapod_rows_at_once

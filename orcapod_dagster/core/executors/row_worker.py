@@ -6,13 +6,14 @@ import importlib
 import importlib.util
 import sys
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Mapping
 from types import ModuleType
 from typing import Any
 
 from orcapod_dagster.core.blobs.handle import Blob
 from orcapod_dagster.core.blobs.keeper import output_directory
 from orcapod_dagster.core.executors.capture import Capture
+from orcapod_dagster.core.executors.concurrent_rows import run_concurrently
 from orcapod_dagster.core.executors.event_loop import EventLoopThread
 from orcapod_dagster.core.executors.slices import SliceFailure, SliceResult, describe, is_async, run_slice
 from orcapod_dagster.core.executors.time_limit import GRACE_SECONDS, ending_process, limited
@@ -28,21 +29,23 @@ class RowWorker:
         before_call, after_call: called before each row, in the worker, and after it. Where nobody is told so, nobody watches: then
             the process ends itself, if a row does not stop when its time is up.
         capture: keeps what each row prints and logs.
-        time_limit: seconds that a row may take.
+        options: how rows are called, as `CallOptions` has it.
     """
 
     def __init__(
         self,
         function: bytes,
         pickler: str,
+        options: Mapping[str, Any],
         before_call: Callable[[], None] | None = None,
         capture: Capture | None = None,
-        time_limit: float | None = None,
         after_call: Callable[[], None] | None = None,
     ) -> None:
         _provide_package()
         self._pickler = importlib.import_module(pickler)
+        time_limit: float | None = options["time_limit"]
         loaded = limited(self._pickler.loads(function), time_limit)
+        self._limited, self._options = loaded, options
         self._function = loaded if before_call is None else _announced(loaded, before_call, after_call)
         self._limit = time_limit if before_call is None else None
         self._loop = EventLoopThread()
@@ -55,6 +58,27 @@ class RowWorker:
         with ending_process(longest):
             result = run_slice(self._function, columns, keywords, 0, length, seconds, self._loop, self._capture)
         return self._pack(result)
+
+    @property
+    def runs_several(self) -> bool:
+        """Whether several rows are under way at a time: `run_at_once` runs them."""
+        return self._options["max_concurrency"] > 1 and is_async(self._limited)
+
+    def run_at_once(
+        self, rows: bytes, seconds: float, runs: Callable[[int], None] | None = None
+    ) -> Generator[bytes, None, None]:
+        """Run all rows, several at a time, and yield packed results as they are ready; the last one says that it is.
+
+        Args:
+            rows, seconds: as `run` takes them.
+            runs: told which row's code goes on, counted from 1.
+        """
+        columns, keywords, length = self._pickler.loads(rows)
+        at_once, entered = self._options["max_concurrency"], None if runs is None else _from_one(runs)
+        for result in run_concurrently(
+            self._limited, columns, keywords, length, seconds, at_once, self._loop, self._capture, entered
+        ):
+            yield self._pack(result)
 
     def close(self) -> None:
         """Give back the descriptors and threads of the capture, and the event loop."""
@@ -71,7 +95,8 @@ class RowWorker:
         failures = [(f.row, self._try_dumps(f.error), *f[2:]) for f in result.failures]
         # Durations of 4 bytes, exact to a ten-millionth, help results of small values stay below the 100 KB that Ray sends inline.
         logs = [tuple(entry) for entry in result.logs]
-        return self._pickler.dumps((packed, array("f", result.durations), failures, logs))
+        durations = array("f", result.durations)
+        return self._pickler.dumps((packed, durations, failures, logs, result.first, result.more))
 
     def _without_unpicklable(self, result: SliceResult) -> SliceResult:
         outputs, failures = list(result.outputs), list(result.failures)
@@ -81,7 +106,7 @@ class RowWorker:
             except Exception as error:  # noqa: BLE001  # pickling runs users' `__reduce__`, which may raise anything
                 outputs[row] = None
                 failures.append(describe(error, row, result.durations[row]))
-        return SliceResult(outputs, result.durations, sorted(failures, key=_row), result.logs)
+        return result._replace(outputs=outputs, failures=sorted(failures, key=_row))
 
     def _try_dumps(self, value: Any) -> bytes | None:
         try:
@@ -94,7 +119,7 @@ def make_worker(
     function: bytes,
     pickler: str,
     order: tuple[Any, ...] | None,
-    time_limit: float | None,
+    options: Mapping[str, Any],
     before_call: Callable[[], None] | None = None,
     after_call: Callable[[], None] | None = None,
     **where: Any,
@@ -104,7 +129,7 @@ def make_worker(
     if order is not None:
         limit, levels = order
         capture = Capture(limit, **where, levels=levels, show_records=False)
-    return RowWorker(function, pickler, before_call, capture, time_limit, after_call)
+    return RowWorker(function, pickler, options, before_call, capture, after_call)
 
 
 def _row(failure: SliceFailure) -> int:
@@ -143,6 +168,10 @@ def _announced(
             after()
 
     return watched
+
+
+def _from_one(runs: Callable[[int], None]) -> Callable[[int], None]:
+    return lambda row: runs(row + 1)
 
 
 def _nothing() -> None:

@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import repeat
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from orcapod_dagster.core.executors.capture import Capture, LogEntry, NoCapture
@@ -36,12 +37,20 @@ class SliceFailure(NamedTuple):
 
 
 class SliceResult(NamedTuple):
-    """The finished prefix of the rows that were given; `logs` are what they printed and logged, in the order of the rows."""
+    """Finished rows of those that were given: `first` and the ones that follow it.
+
+    Attributes:
+        outputs, durations: one per row. failures, logs: in the order of the rows; their `row` counts from `first`.
+        first: counts from the first row that was given.
+        more: whether further results of the rows that were given will come.
+    """
 
     outputs: list[Any]
     durations: list[float]
     failures: list[SliceFailure]
     logs: Sequence[LogEntry] = ()
+    first: int = 0
+    more: bool = False
 
 
 def run_slice(
@@ -65,20 +74,31 @@ def run_slice(
         capture: keeps what each row prints and logs.
 
     Returns:
-        As many outputs and durations (seconds) as rows were finished; `None` and the time spent where a row raised.
+        The finished rows from `first` on: outputs and durations in seconds, `None` and the time spent where a row raised.
         A `SystemExit` is that row's failure; a `KeyboardInterrupt` is raised.
     """
-    call = _with_keywords(function) if keyword_columns else function
+    call, rows = as_rows(function, columns, keyword_columns, first, length)
+    watch = capture or NoCapture()
+    with watch.slice() as logs:
+        return _run(function, call, rows, seconds, loop, watch)._replace(logs=logs, first=first)
+
+
+def as_rows(
+    function: Callable[..., Any],
+    columns: Sequence[Sequence[Any]],
+    keyword_columns: Mapping[str, Sequence[Any]],
+    first: int,
+    length: int,
+) -> tuple[Callable[..., Any], Iterable[tuple[Any, ...]]]:
+    """Return what to call with each row, and the rows `first … length` as its positional arguments."""
     rows: Iterable[tuple[Any, ...]] = repeat((), length - first)
     if columns:
         rows = zip(*_tails(columns, first), strict=True)
-    if keyword_columns:
-        values = zip(*_tails(keyword_columns.values(), first), strict=True)
-        keywords = map(dict, map(zip, repeat(tuple(keyword_columns)), values))
-        rows = zip(rows, keywords, strict=True)
-    watch = capture or NoCapture()
-    with watch.slice() as logs:
-        return _run(function, call, rows, seconds, loop, watch)._replace(logs=logs)
+    if not keyword_columns:
+        return function, rows
+    values = zip(*_tails(keyword_columns.values(), first), strict=True)
+    keywords = map(dict, map(zip, repeat(tuple(keyword_columns)), values))
+    return _with_keywords(function), zip(rows, keywords, strict=True)
 
 
 def _run(
@@ -134,7 +154,7 @@ def _call_rows(
         if now > deadline:
             break
         before = now
-    return _slice_result(outputs, durations, errors)
+    return slice_result(outputs, durations, errors)
 
 
 async def _await_rows(
@@ -166,17 +186,19 @@ async def _await_rows(
         if now > deadline:
             break
         before = now
-    return _slice_result(outputs, durations, errors)
+    return slice_result(outputs, durations, errors)
 
 
-def _slice_result(outputs: list[Any], durations: list[float], errors: list[tuple[int, BaseException]]) -> SliceResult:
+def slice_result(outputs: list[Any], durations: list[float], errors: list[tuple[int, BaseException]]) -> SliceResult:
     """Describe the errors; done after the loop, so that it counts in no row's time."""
     return SliceResult(outputs, durations, [describe(error, row, durations[row]) for row, error in errors])
 
 
 def describe(error: BaseException, row: int, duration: float) -> SliceFailure:
-    """Return what is kept of an exception; the frame of this module is left out of the traceback."""
-    frames = error.__traceback__.tb_next if error.__traceback__ is not None else None
+    """Return what is kept of an exception; the frames that called the function are left out of the traceback."""
+    frames, here = error.__traceback__, Path(describe.__code__.co_filename).parent
+    while frames is not None and Path(frames.tb_frame.f_code.co_filename).parent == here:
+        frames = frames.tb_next
     text = "".join(traceback.format_exception(type(error), error, frames))
     kind = type(error)
     skipped = any(base.__name__ == SKIP_CLASS for base in kind.__mro__)

@@ -23,18 +23,19 @@ from orcapod_dagster.core.executors.base import (
     row_logs,
 )
 from orcapod_dagster.core.executors.call_options import CallOptions
-from orcapod_dagster.core.executors.slices import SliceFailure
+from orcapod_dagster.core.executors.slices import SliceFailure, is_async
 
 _GROWTH: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Consecutive rows of a batch, `first` up to `last` (exclusive)."""
+    """Consecutive rows of a batch, `first` up to `last` (exclusive), without those whose results have come: spans in `told`."""
 
     batch: RowBatch
     first: int
     last: int
+    told: tuple[tuple[int, int], ...] = ()
 
     @property
     def start(self) -> int:
@@ -52,6 +53,21 @@ class Piece:
         keywords = {name: column[span] for name, column in self.batch.keyword_columns.items()}
         return tuple(column[span] for column in self.batch.columns), keywords, self.length
 
+    def without(self, result: BatchResult) -> Piece:
+        """Return the piece without the rows of a result."""
+        first = result.start - self.batch.start
+        return Piece(self.batch, self.first, self.last, (*self.told, (first, first + result.length)))
+
+    def left(self) -> list[Piece]:
+        """Return the rows whose results are still to come, as pieces in their order."""
+        found: list[Piece] = []
+        begin = self.first
+        for first, last in (*sorted(self.told), (self.last, self.last)):
+            if begin < first:
+                found.append(Piece(self.batch, begin, first))
+            begin = last
+        return found
+
     def split(self, rows: int) -> tuple[Piece, Piece | None]:
         """Return the first `rows` rows and what is left, if anything."""
         if self.length <= rows:
@@ -60,20 +76,34 @@ class Piece:
         return Piece(self.batch, self.first, middle), Piece(self.batch, middle, self.last)
 
 
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """What a task has answered that will answer again."""
+
+    result: BatchResult
+
+
+def rows_at_once(fn: Callable[..., Any], call_options: CallOptions) -> int:
+    """Return how many rows a task has under way at a time."""
+    return call_options.max_concurrency if is_async(fn) else 1
+
+
 class TaskRun(ABC):
     """One run of rows as tasks.
 
     Args:
         call_options: `slice_seconds` is how long a task may take; at least one row is always run.
         max_rows: the most rows of a task.
+        at_once: how many rows a task has under way at a time.
     """
 
-    def __init__(self, call_options: CallOptions, max_rows: int) -> None:
+    def __init__(self, call_options: CallOptions, max_rows: int, at_once: int = 1) -> None:
         self._seconds = call_options.slice_seconds
         self._turn_seconds = call_options.turn_seconds
         self._tell = call_options.under_way
         self._max_rows = max_rows
-        self._rows = 1
+        self._at_once = at_once
+        self._rows = at_once
 
     @abstractmethod
     def _slots(self) -> int:
@@ -88,8 +118,8 @@ class TaskRun(ABC):
         """Wait until a task is finished, at most so many seconds (infinite for as long as it takes), and return what stands for it; `None` where none is."""
 
     @abstractmethod
-    def _collect(self, task: Any, piece: Piece) -> Sequence[BatchResult | Piece]:
-        """Return what a finished task came to: the result of its first rows, or in order what is settled and what is to run again."""
+    def _collect(self, task: Any, piece: Piece) -> Partial | Sequence[BatchResult | Piece]:
+        """Return what a task answered: what is not all yet, its last result, or in order what is settled and what is to run again."""
 
     @abstractmethod
     def _cancel(self, running: list[Any]) -> None:
@@ -103,7 +133,7 @@ class TaskRun(ABC):
         try:
             while True:
                 early = self._fill(running, waiting, source)
-                self._tell(sum(piece.length for piece in running.values()))
+                self._tell(sum(part.length for piece in running.values() for part in piece.left()))
                 if not running and early is None:
                     return
                 if not running:
@@ -116,12 +146,15 @@ class TaskRun(ABC):
                     continue
                 piece = running.pop(task)
                 found = self._collect(task, piece)
+                if isinstance(found, Partial):
+                    running[task] = piece.without(found.result)
+                    yield found.result
+                    continue
                 done = [one for one in found if isinstance(one, BatchResult)]
                 waiting.extendleft(one for one in reversed(found) if isinstance(one, Piece))
                 if len(found) == 1 == len(done):
                     self._adapt(piece.length, done[0])
-                    if done[0].length < piece.length:
-                        waiting.appendleft(Piece(piece.batch, piece.first + done[0].length, piece.last))
+                    waiting.extendleft(reversed(piece.without(done[0]).left()))
                 yield from done
         finally:
             self._cancel(list(running))
@@ -142,20 +175,27 @@ class TaskRun(ABC):
         return None
 
     def _adapt(self, sent: int, done: BatchResult) -> None:
-        """Choose the rows of the next tasks: about half a slice, because a task that is cut short has to be sent twice."""
-        fitting = int(0.5 * self._seconds * done.length / max(sum(done.durations), 1e-9))
+        """Choose the rows of the next tasks: about half a slice, because a task that is cut short has to be sent twice.
+
+        Of rows that run at once, many follow one another in a task, because at its end it waits for the last of them alone.
+        """
+        fitting = int(0.5 * self._seconds * self._at_once * done.length / max(sum(done.durations), 1e-9))
         most = self._rows * _GROWTH if sent >= self._rows else self._rows
-        self._rows = max(1, min(fitting, most, self._max_rows))
+        least = 1 if self._at_once == 1 else self._at_once * _GROWTH
+        self._rows = max(1, min(max(fitting, least), most, self._max_rows))
 
 
-def unpacked(packed: bytes, loads: Callable[[bytes], Any], start: int, data: Mapping[str, Any]) -> BatchResult:
-    """Return what a `RowWorker` packed, for rows that began at `start` in the stream."""
-    outputs, seconds, failures, logs = loads(packed)
+def unpacked(
+    packed: bytes, loads: Callable[[bytes], Any], start: int, data: Mapping[str, Any]
+) -> tuple[BatchResult, bool]:
+    """Return what a `RowWorker` packed, for rows that began at `start` in the stream, and whether it will answer again."""
+    outputs, seconds, failures, logs, first, more = loads(packed)
+    start += first
     values = loads(outputs)
     found = [SliceFailure(f[0], _load_error(loads, f), *f[2:]) for f in failures]
-    return BatchResult(
-        start, len(values), values, seconds.tolist(), row_failures(found, start), data, row_logs(logs, start)
-    )
+    durations = seconds.tolist()
+    result = BatchResult(start, len(values), values, durations, row_failures(found, start), data, row_logs(logs, start))
+    return result, more
 
 
 def _load_error(loads: Callable[[bytes], Any], failure: tuple[Any, ...]) -> BaseException:

@@ -6,11 +6,22 @@ from typing import Final
 
 from orcapod_dagster.core import errors, infrastructure, skip
 from orcapod_dagster.core.blobs import handle, keeper
-from orcapod_dagster.core.executors import capture, ends, event_loop, log_records, row_worker, slices, spool, time_limit
+from orcapod_dagster.core.executors import (
+    capture,
+    concurrent_rows,
+    ends,
+    event_loop,
+    log_records,
+    row_worker,
+    slices,
+    spool,
+    time_limit,
+)
 
 WORKER_MODULES: Final = (
     slices,
     event_loop,
+    concurrent_rows,
     capture,
     ends,
     log_records,
