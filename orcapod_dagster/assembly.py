@@ -17,6 +17,7 @@ from orcapod_dagster.core.casting import recast
 from orcapod_dagster.core.contexts import CONTEXT_FIELDS, CONTEXT_HASH, CONTEXT_NAMES, ContextReader
 from orcapod_dagster.core.counting import covers
 from orcapod_dagster.core.earlier_rows import EarlierRows, binding_of, stored_binding
+from orcapod_dagster.core.exploding import explode
 from orcapod_dagster.core.hashing import HASH_TYPE, RowSetDigest
 from orcapod_dagster.core.pod import FunctionPod
 from orcapod_dagster.core.result_cache import CONTEXT_KEY_FIELD, ROW_FIELDS, Snapshot, record_schema
@@ -29,6 +30,8 @@ from orcapod_dagster.spec import PacketAssetSpec
 HIDDEN: Final = "="  # begins the inner name of a column that no user's column can have
 IDENTITY: Final = "orcapod.identity"
 STORE_STATE: Final = "orcapod.store_state"
+PACKETS: Final = "orcapod.packets"
+RECORDS: Final = "orcapod.records"
 _PREVIEW_ROWS: Final = 10
 
 
@@ -38,7 +41,8 @@ class Assembly:
 
     Attributes:
         stream: the input's rows with their results beside them.
-        kept: tags and carried columns. outputs: the function's columns.
+        kept: tags, the index of a generator, and carried columns. outputs: the function's columns.
+        index: the column that counts the rows of a packet, for a generator.
         schema: of the asset table.
         contexts: finds the context columns of a row. positions: where each row's result stands among the stored ones.
         store_state: `ResultCache.state` as of these results; empty where there are none at all.
@@ -47,6 +51,7 @@ class Assembly:
     stream: PacketStream
     kept: tuple[str, ...]
     outputs: tuple[str, ...]
+    index: str | None
     schema: pa.Schema
     contexts: ContextReader
     positions: pa.Array
@@ -64,10 +69,9 @@ class Assembly:
             snapshot: the results; None where there are none at all.
             positions: per row, where its result stands in the snapshot's source.
         """
-        kept = kept_columns(spec, stream)
         fields = [
-            *(stream.schema().field(name) for name in kept),
-            *spec.function.output_arrow_schema,
+            *_kept_fields(spec, stream),
+            *spec.function.row_arrow_schema,
             *ROW_FIELDS,
             *CONTEXT_FIELDS,
             CONTEXT_KEY_FIELD,
@@ -78,10 +82,34 @@ class Assembly:
         whole = stream.beside(StreamInput("results", source, rename), positions)
         reader = ContextReader(source)
         state = "" if snapshot is None else snapshot.state
-        return cls(whole, kept, tuple(spec.function.output_keys), pa.schema(fields), reader, positions, state)
+        kept, outputs = table_columns(spec, stream), tuple(spec.function.output_keys)
+        return cls(whole, kept, outputs, spec.index_column, pa.schema(fields), reader, positions, state)
 
     def scan(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yield rows in the input's order, without context columns."""
+        for rows, _ in self._scan(columns):
+            yield rows
+
+    def packets(self) -> Iterator[pa.RecordBatch]:
+        """Yield, of each packet, what travels from the input, and its input hash."""
+        yield from self._scan_packets([*(c for c in self.kept if c != self.index), names.INPUT_HASH])
+
+    def _scan(self, columns: Sequence[str]) -> Iterator[tuple[pa.RecordBatch, pa.Array]]:
+        """Yield rows, and the position of the result of each."""
+        start = 0
+        if self.index is None:
+            for batch in self._scan_packets(columns):
+                yield batch, self.positions.slice(start, batch.num_rows)
+                start += batch.num_rows
+            return
+        lists = [name for name in self.outputs if name in columns] or [self.outputs[0]]
+        plain = [name for name in columns if name not in (self.index, *lists)]
+        for batch in self._scan_packets([*plain, *lists]):
+            for rows, packets in explode(batch, lists, self.index, columns):
+                yield rows, self.positions.slice(start, batch.num_rows).take(packets)
+            start += batch.num_rows
+
+    def _scan_packets(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         inner = [c if c in self.kept else HIDDEN + c for c in columns]
         for batch in self.stream.scan(inner):
             yield batch.rename_columns(list(columns))
@@ -92,10 +120,8 @@ class Assembly:
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
         plain = [name for name in self.schema.names if name not in CONTEXT_NAMES]
-        start = 0
-        for batch in self.scan([*plain, CONTEXT_HASH]):
-            yield from self.contexts.beside(batch, self.positions.slice(start, batch.num_rows), self.schema)
-            start += batch.num_rows
+        for batch, positions in self._scan([*plain, CONTEXT_HASH]):
+            yield from self.contexts.beside(batch, positions, self.schema)
 
     def first_rows(self) -> pa.Table:
         """Return tags and values of the first rows, for a preview."""
@@ -109,6 +135,19 @@ class Assembly:
 def kept_columns(spec: PacketAssetSpec, stream: PacketStream) -> tuple[str, ...]:
     """Return the columns that travel from the input to the asset table: tags, then carried ones."""
     return (*stream.tag_columns, *(c for c in spec.carry if c not in stream.tag_columns))
+
+
+def table_columns(spec: PacketAssetSpec, stream: PacketStream) -> tuple[str, ...]:
+    """Return the columns of the asset table that are no outputs: tags, the index of a generator, then carried ones."""
+    kept = kept_columns(spec, stream)
+    tags = len(stream.tag_columns)
+    return (*kept[:tags], *spec.index_columns, *kept[tags:])
+
+
+def _kept_fields(spec: PacketAssetSpec, stream: PacketStream) -> list[pa.Field]:
+    index = pa.field(spec.index_column or "", pa.int64(), nullable=False)
+    schema = stream.schema()
+    return [index if name == spec.index_column else schema.field(name) for name in table_columns(spec, stream)]
 
 
 class AssetTable:
@@ -145,7 +184,8 @@ class AssetTable:
 
     def standing(self, stream: PacketStream, hashes: pa.Array) -> str | None:
         """Return the data version, if the table holds just these rows with the results that count now; else `None`."""
-        if self._current is None or self._current.num_rows != stream.num_rows:
+        is_generator = self._spec.index_column is not None
+        if self._current is None or (self._current.num_rows != stream.num_rows and not is_generator):
             return None
         said = self._standing_commit()
         if said is None:
@@ -155,6 +195,9 @@ class AssetTable:
             said.get(key) != value for key, value in stamp.items()
         ):
             return None
+        if is_generator:
+            same = self._same_packets(self._current, stream, hashes, said) and not self._pod.lost_values(self._current)
+            return str(said[DATA_VERSION]) if same else None
         kept = list(kept_columns(self._spec, stream))
         table = PacketStream.open([StreamInput("table", self._current)], stream.tag_columns)
         beside = [*kept, names.INPUT_HASH]
@@ -171,8 +214,24 @@ class AssetTable:
             return None
         return str(said[DATA_VERSION])
 
+    def _same_packets(
+        self, current: TableSource, stream: PacketStream, hashes: pa.Array, said: Mapping[str, Any]
+    ) -> bool:
+        """Tell whether a generator's table was made of just these packets, also of such as gave no row, and is as it was made."""
+        packets, start = RowSetDigest(), 0
+        kept = kept_columns(self._spec, stream)
+        for batch in stream.scan(kept):
+            columns = dict(zip(kept, batch.columns, strict=True))
+            packets.update({**columns, names.INPUT_HASH: hashes.slice(start, batch.num_rows)})
+            start += batch.num_rows
+        if said.get(PACKETS) != str(packets.content_hash()):
+            return False
+        columns = table_columns(self._spec, stream)
+        _, records = _digests(current.scan([*columns, names.RECORD_ID]), len(columns))
+        return said.get(RECORDS) == str(records.content_hash())
+
     def _stamp(self, stream: PacketStream, store_state: str) -> dict[str, str]:
-        columns = [*kept_columns(self._spec, stream), "", *self._spec.function.output_keys]
+        columns = [*table_columns(self._spec, stream), "", *self._spec.function.output_keys]
         return {
             IDENTITY: self._pod.identity(),
             STORE_STATE: store_state,
@@ -182,7 +241,7 @@ class AssetTable:
     def first_rows(self, stream: PacketStream) -> pa.Table:
         """Return tags and values of the table's first rows, for a preview."""
         assert self._current is not None
-        columns = [*kept_columns(self._spec, stream), *self._spec.function.output_keys]
+        columns = [*table_columns(self._spec, stream), *self._spec.function.output_keys]
         first = next(self._current.scan(columns), None)
         empty = pa.schema([self._current.schema.field(c) for c in columns]).empty_table()
         return empty if first is None else pa.Table.from_batches([first.slice(0, _PREVIEW_ROWS)])
@@ -212,11 +271,13 @@ class AssetTable:
             **self._stamp(assembly.stream, assembly.store_state),
             DATA_VERSION: str(values.content_hash()),
             PART: self._part,
-            TAGS: json.dumps(list(assembly.stream.tag_columns)),
+            TAGS: json.dumps([*assembly.stream.tag_columns, *self._spec.index_columns]),
             BINDING: json.dumps(self._binding()),
             INPUT_VERSIONS: json.dumps(self._read),
             "orcapod.run_id": self._run_id,
         }
+        if assembly.index is not None:
+            said |= {PACKETS: _digest_of_packets(assembly), RECORDS: str(records.content_hash())}
         return AssetWrite(
             schema=assembly.schema,
             open_reader=assembly.open_reader,
@@ -239,11 +300,19 @@ def _refuse_wrong_partitions(
     definition = context.assets_def.partitions_def
     keys = [] if definition is None else list(context.partition_keys)
     kept = kept_columns(spec, stream)
-    fields = [*(stream.schema().field(name) for name in kept), *spec.function.output_arrow_schema]
+    fields = [*_kept_fields(spec, stream), *spec.function.row_arrow_schema]
     _, where = io_manager.part_to_write(spec.key, definition, keys, partition_expr, pa.schema(fields))
     if where is not None and set(where.columns()) <= set(kept):
         for batch in stream.scan(where.columns()):
             refuse_outside(batch, where, f"asset {spec.key.to_user_string()}", keys)
+
+
+def _digest_of_packets(assembly: Assembly) -> str:
+    digest = RowSetDigest()
+    for batch in assembly.packets():
+        columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+        digest.update({**columns, names.INPUT_HASH: columns[names.INPUT_HASH].cast(HASH_TYPE)})
+    return str(digest.content_hash())
 
 
 def _same(mine: pa.Array, standing: pa.Array) -> bool:

@@ -14,8 +14,9 @@ from orcapod_dagster.core.counting import refuse_former_names
 from orcapod_dagster.core.errors import DefinitionError
 from orcapod_dagster.core.failure_limit import checked_max_failures
 from orcapod_dagster.core.failure_policy import RETRY_FAILED, RetryFailed
+from orcapod_dagster.core.forms import checked_concurrency
 from orcapod_dagster.core.identity import function_signature_hash
-from orcapod_dagster.core.packet_function import PythonPacketFunction, checked_concurrency
+from orcapod_dagster.core.packet_function import PythonPacketFunction
 from orcapod_dagster.core.packet_logs import LOG_BYTES
 from orcapod_dagster.core.packet_retry import PacketRetry
 from orcapod_dagster.core.rate_limit import RateLimit
@@ -110,6 +111,9 @@ def packet_asset(fn_or_packet_function: Callable[..., Any] | None = None, **opti
             - `time_limit`: seconds that one packet may take; one that takes longer is stopped, and fails with `PacketTimeoutError`.
             - `rate_limit`: how many packets begin per second, minute or hour at most, by all workers of the step: `"10/s"`,
               `"60/min"`, `"1000/h"`.
+            - `index_column`: of a generator, the column that counts the rows of a packet, and is a further tag downstream; default
+              the asset's name with `_index`.
+            - `batch`, `batch_size`: whether the function takes many packets in one call, and how many at most.
             - `max_concurrency`: how many packets of an async function are under way at a time, in each process; one by default,
               or what the packet function says.
             - `name`, `key_prefix`, `key`, `group_name`, `partitions_def`, `backfill_policy`, …: as `@dg.asset`.
@@ -152,6 +156,9 @@ def _build(
     time_limit: float | None = None,
     rate_limit: str | None = None,
     max_concurrency: int | None = None,
+    index_column: str | None = None,
+    batch: bool = False,
+    batch_size: int | None = None,
     own_code: Sequence[Any] = (),
     depends_on: Sequence[Any] | Mapping[str, Any] = (),
     ignore: Sequence[str] = (),
@@ -167,7 +174,14 @@ def _build(
         function,
         output_keys=output_keys,
         version=version,
-        identity={"own_code": own_code, "depends_on": depends_on, "ignore": ignore, "formerly": formerly},
+        more={
+            "own_code": own_code,
+            "depends_on": depends_on,
+            "ignore": ignore,
+            "formerly": formerly,
+            "batch": batch,
+            "batch_size": batch_size,
+        },
     )
     ins, upstreams = _asset_ins(inputs)
     spec = PacketAssetSpec(
@@ -188,6 +202,7 @@ def _build(
         max_failures=max_failures,
         time_limit=time_limit,
         rate_limit=RateLimit.of(rate_limit, f"packet asset {packet_function.canonical_function_name!r}"),
+        index_column=_index_column(index_column, packet_function, _asset_key(packet_function, asset_options)),
         max_concurrency=_concurrency(max_concurrency, packet_function),
     )
     _check(spec)
@@ -195,22 +210,32 @@ def _build(
 
 
 def _as_packet_function(
-    function: Any, *, output_keys: str | Sequence[str] | None, version: str, identity: Mapping[str, Any]
+    function: Any, *, output_keys: str | Sequence[str] | None, version: str, more: Mapping[str, Any]
 ) -> PythonPacketFunction:
     if isinstance(function, PythonPacketFunction):
-        if output_keys is not None or version != "v0.0" or any(identity.values()):
+        if output_keys is not None or version != "v0.0" or any(more.values()):
             raise DefinitionError(
                 f"{function.canonical_function_name!r} is a packet function already; output_keys, version, own_code, "
-                "depends_on, ignore and formerly belong to its own definition. Give them there."
+                "depends_on, ignore, formerly, batch and batch_size belong to its own definition. Give them there."
             )
         return function
-    return PythonPacketFunction(function, output_keys, version=version, **identity)
+    return PythonPacketFunction(function, output_keys, version=version, **more)
+
+
+def _index_column(given: str | None, function: PythonPacketFunction, key: dg.AssetKey) -> str | None:
+    if given is not None and not function.is_generator:
+        raise DefinitionError(
+            f"packet asset {key.to_user_string()!r}: index_column={given!r} is for generators, which give several rows for a packet "
+            "(-> Iterator[T]). Leave it out."
+        )
+    return (given or f"{key.path[-1]}_index") if function.is_generator else None
 
 
 def _concurrency(given: int | None, function: PythonPacketFunction) -> int:
     if given is None:
         return function.max_concurrency
-    return checked_concurrency(given, function.function, f"function {function.canonical_function_name!r}")
+    owner = f"function {function.canonical_function_name!r}"
+    return checked_concurrency(given, function.function, function.batch_size, owner)
 
 
 def _asset_key(function: PythonPacketFunction, options: Mapping[str, Any]) -> dg.AssetKey:
@@ -294,17 +319,17 @@ def _check(spec: PacketAssetSpec) -> None:
         raise DefinitionError(
             f"{owner}: the function has no parameters, so there are no packets. Give it at least one."
         )
-    refuse_reserved([*(spec.tag_columns or ()), *spec.carry], owner)
+    refuse_reserved([*(spec.tag_columns or ()), *spec.carry, *spec.index_columns], owner)
     unknown = sorted(set(spec.params) - set(function.input_packet_schema))
     if unknown:
         raise DefinitionError(
             f"{owner}: params {unknown} are no parameters of {function.canonical_function_name!r}. Remove them."
         )
-    kept = [*(spec.tag_columns or ()), *spec.carry]
+    kept = [*(spec.tag_columns or ()), *spec.index_columns, *spec.carry]
     twice = sorted({name for name in kept if name in function.output_keys or kept.count(name) > 1})
     if twice:
         raise DefinitionError(
-            f"{owner}: columns {twice} would stand in the table twice (tags, carry, output_keys). Rename one."
+            f"{owner}: columns {twice} would stand in the table twice (tags, index_column, carry, output_keys). Rename one."
         )
     if spec.match not in MATCH_POLICIES:
         raise DefinitionError(f"{owner}: match={spec.match!r} is none of {', '.join(map(repr, MATCH_POLICIES))}.")
@@ -340,8 +365,8 @@ def _define(spec: PacketAssetSpec, ins: Mapping[str, dg.AssetIn], options: dict[
 
     compute.__annotations__ = {"context": dg.AssetExecutionContext, "config": PacketAssetConfig}
     metadata = dict(options.pop("metadata", None) or {})
-    if spec.tag_columns is not None:
-        metadata[TAG_COLUMNS_METADATA] = list(spec.tag_columns)
+    if spec.table_tags is not None:
+        metadata[TAG_COLUMNS_METADATA] = list(spec.table_tags)
     if spec.partition_expr is not None:
         metadata[PARTITION_EXPR] = spec.partition_expr
     for named in ("name", "key_prefix", "key"):

@@ -36,6 +36,7 @@ class PacketAssetSpec:
         rate_limit: how many packets begin per second at most; None for as many as can.
         retry_failed: which failures of earlier runs are tried again; None for what the result store says.
         time_limit: seconds that one packet may take; None for no limit.
+        index_column: of a generator, the column that counts the rows of a packet; None for other functions.
         max_concurrency: how many packets of an async function are under way at a time in a process.
     """
 
@@ -56,4 +57,15 @@ class PacketAssetSpec:
     max_failures: float | None
     time_limit: float | None
     rate_limit: RateLimit | None
+    index_column: str | None
     max_concurrency: int
+
+    @property
+    def table_tags(self) -> tuple[str, ...] | None:
+        """The tag columns of the asset's table, with the index of a generator; None as `tag_columns`."""
+        return None if self.tag_columns is None else (*self.tag_columns, *self.index_columns)
+
+    @property
+    def index_columns(self) -> tuple[str, ...]:
+        """The index column, if there is one."""
+        return () if self.index_column is None else (self.index_column,)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import itertools
 import logging
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -28,9 +29,20 @@ from orcapod_dagster.core.errors import (
 )
 from orcapod_dagster.core.execution_data import EXECUTION_DATA_SCHEMA, check_executor, flatten_execution_data
 from orcapod_dagster.core.executors.base import PythonFunctionExecutorProtocol
+from orcapod_dagster.core.executors.batch_rows import first_of, with_rows
+from orcapod_dagster.core.executors.generator_rows import as_list
 from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor
 from orcapod_dagster.core.executors.slices import is_async
 from orcapod_dagster.core.files import file_columns
+from orcapod_dagster.core.forms import (
+    INDEX_FIELD,
+    checked_batch_size,
+    checked_concurrency,
+    element_hints,
+    generated,
+    is_arrow,
+    lists_of,
+)
 from orcapod_dagster.core.git import git_state
 from orcapod_dagster.core.hashing import hash_schema
 from orcapod_dagster.core.identity import (
@@ -94,7 +106,8 @@ class PythonPacketFunction:
     """A plain, type-hinted Python function as a packet function.
 
     Args:
-        function: one packet in, one packet out; its parameters are the input columns.
+        function: one packet in, one packet out; its parameters are the input columns. A generator (`-> Iterator[T]`) gives any number
+            of rows, each of type T, which its one record holds in lists.
         output_keys: names of the output columns. None: the return value is ignored, unless it is a TypedDict,
             dataclass or NamedTuple, whose fields name the columns. One: the value is stored as it is. Several: the
             function returns that many values.
@@ -111,6 +124,8 @@ class PythonPacketFunction:
         ignore: names of code, constants and environment variables that do not count for the content hash.
         formerly: names that the function had; results that are stored under them count, where the code is otherwise the same.
         max_concurrency: how many packets of an async function are under way at a time, in each process; default one.
+        batch: whether it takes many packets in one call: each parameter `list[T]`, or an Arrow array, and one result per packet.
+        batch_size: how many packets a call gets at most; default 256.
 
     Raises:
         DefinitionError: names the parameter whose definition cannot be right.
@@ -135,6 +150,8 @@ class PythonPacketFunction:
         ignore: Sequence[str] = (),
         formerly: str | Sequence[str] = (),
         max_concurrency: int | None = None,
+        batch: bool = False,
+        batch_size: int | None = None,
     ) -> None:
         self.function: Final = function
         self.__wrapped_function__ = function
@@ -149,20 +166,39 @@ class PythonPacketFunction:
         self.depends_on: Final = dict(depends_on) if isinstance(depends_on, Mapping) else tuple(depends_on)
         self.ignore: Final = tuple(ignore)
         self.formerly: Final = former_names(formerly, self.canonical_function_name, self._owner)
-        self.max_concurrency: Final = checked_concurrency(max_concurrency, function, self._owner)
+        self.batch_size: Final = checked_batch_size(batch, batch_size, self._owner)
+        self.max_concurrency: Final = checked_concurrency(max_concurrency, function, self.batch_size, self._owner)
         self._signature: Final = inspect.signature(function)
         hints = type_hints(function, self._owner)
         input_schema, output_schema = given_schema(input_schema), given_schema(output_schema)
+        self._arrow_parameters = frozenset(name for name, hint in hints.items() if batch and is_arrow(hint))
+        if batch:
+            hints = element_hints(self._signature, hints, input_schema, output_schema, self._owner)
         self.input_packet_schema: Final = make_input_schema(self._signature, hints, input_schema, self._owner)
+        row_hint = generated(function, hints.get("return"), self._owner)
+        self.is_generator: Final = row_hint is not None
+        if self.is_generator:
+            hints = {**hints, "return": row_hint}
         self._record_type, self.output_keys = find_output_keys(output_keys, hints.get("return"), output_schema)
-        self.output_packet_schema: Final = make_output_schema(
-            self.output_keys, self._record_type, hints, output_schema, self._owner
-        )
+        row_schema = make_output_schema(self.output_keys, self._record_type, hints, output_schema, self._owner)
+        if self.is_generator and (batch or not self.output_keys):
+            raise DefinitionError(
+                f"{self._owner} is a generator. It takes one packet, so leave batch=True out, and its rows need columns: give output_keys, or "
+                "yield TypedDicts, dataclasses or NamedTuples."
+            )
+        self.output_packet_schema: Final = Schema(lists_of(row_schema)) if self.is_generator else row_schema
+        self.row_arrow_schema: Final = checked_arrow_schema(row_schema, self._owner, "output")
+        """The output columns of one row; of a generator, its records hold lists of them."""
         self.input_arrow_schema: Final = checked_arrow_schema(self.input_packet_schema, self._owner, "parameter")
         self.file_columns: Final = file_columns(self.input_packet_schema, self._owner)
         self.output_arrow_schema: Final = checked_arrow_schema(self.output_packet_schema, self._owner, "output")
         self.blob_parameters: Final = blob_columns(self.input_packet_schema, self._owner)
         self.blob_outputs: Final = blob_columns(self.output_packet_schema, self._owner)
+        if batch and self.blob_outputs:
+            raise DefinitionError(
+                f"{self._owner}: the outputs {sorted(self.blob_outputs)} of a batch function are declared Blob, which is for functions "
+                "of one packet: a large value is stored before its call ends. Leave batch=True out."
+            )
         self._active = True
         self.executor = executor if executor is not None else LocalPythonFunctionExecutor()
         functools.update_wrapper(self, function, updated=())
@@ -179,7 +215,8 @@ class PythonPacketFunction:
     @functools.cached_property
     def output_packet_schema_hash(self) -> str:
         """Hash of the output packet schema, as text."""
-        return hash_schema(self.output_arrow_schema).to_hex()
+        schema = self.output_arrow_schema
+        return hash_schema(schema.append(INDEX_FIELD) if self.is_generator else schema).to_hex()
 
     @property
     def uri(self) -> tuple[str, str, str, str]:
@@ -262,7 +299,7 @@ class PythonPacketFunction:
             return None
         if self._executor is None:
             return self.direct_call(packet)
-        output = self._executor.execute_callable(self.function, self.kwargs_of(packet), logger=logger)
+        output = self._executor.execute_callable(self._for_one, self._one(packet), logger=logger)
         return self.output_packet(output)
 
     async def async_call(self, packet: Packet, logger: logging.Logger | None = None) -> Packet | None:
@@ -271,21 +308,41 @@ class PythonPacketFunction:
             return None
         if self._executor is None:
             return await self.direct_async_call(packet)
-        output = await self._executor.async_execute_callable(self.function, self.kwargs_of(packet), logger=logger)
+        output = await self._executor.async_execute_callable(self._for_one, self._one(packet), logger=logger)
         return self.output_packet(output)
 
     def direct_call(self, packet: Packet) -> Packet | None:
         """Compute one packet in this process, bypassing the executor."""
         if not self._active:
             return None
-        return self.output_packet(LocalPythonFunctionExecutor().execute_callable(self.function, self.kwargs_of(packet)))
+        return self.output_packet(LocalPythonFunctionExecutor().execute_callable(self._for_one, self._one(packet)))
 
     async def direct_async_call(self, packet: Packet) -> Packet | None:
         """As `direct_call`, from inside a running event loop."""
         if not self._active:
             return None
         local = LocalPythonFunctionExecutor()
-        return self.output_packet(await local.async_execute_callable(self.function, self.kwargs_of(packet)))
+        return self.output_packet(await local.async_execute_callable(self._for_one, self._one(packet)))
+
+    @functools.cached_property
+    def _for_one(self) -> Callable[..., Any]:
+        """The function as it is called with one packet; a batch function with a batch of it."""
+        return first_of(self.for_rows()) if self.batch_size else self.for_rows()
+
+    def _one(self, packet: Packet) -> dict[str, Any]:
+        if not self.batch_size:
+            return self.kwargs_of(packet)
+        positional, keyword = self.argument_columns(self.bind_packet(packet))
+        return {
+            **dict(zip([n for n in self.input_packet_schema if n not in keyword], positional, strict=True)),
+            **keyword,
+        }
+
+    def for_rows(self) -> Callable[..., Any]:
+        """Return the function as executors call it: a batch function gives a list of one result per packet, a generator one of its rows."""
+        if self.is_generator:
+            return as_list(self.function)
+        return with_rows(self.function, self.output_keys, self._owner) if self.batch_size else self.function
 
     def kwargs_of(self, packet: Packet) -> dict[str, Any]:
         """Return the function's keyword arguments for one packet, brought to the parameters' types.
@@ -372,17 +429,23 @@ class PythonPacketFunction:
 
     def argument_columns(
         self, bound: Mapping[str, pa.Array], bind_blobs: Callable[[list[Any]], None] | None = None
-    ) -> tuple[tuple[list[Any], ...], dict[str, list[Any]]]:
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Convert bound columns to Python values: those of positional parameters in order, and the keyword-only ones.
+
+        Parameters of batch functions that take Arrow keep their arrays.
 
         Args:
             bound: what `bind_columns` gave.
             bind_blobs: tells handles of large values in which lake they lie.
         """
-        positional: list[list[Any]] = []
-        keyword: dict[str, list[Any]] = {}
+        positional: list[Any] = []
+        keyword: dict[str, Any] = {}
         for name, parameter in self._signature.parameters.items():
-            values = converter.to_python(bound[name], self.input_packet_schema[name])
+            values: Any = (
+                bound[name]
+                if name in self._arrow_parameters
+                else converter.to_python(bound[name], self.input_packet_schema[name])
+            )
             if bind_blobs is not None and name in self.blob_parameters:
                 bind_blobs(values)
             if parameter.kind is parameter.KEYWORD_ONLY:
@@ -397,6 +460,14 @@ class PythonPacketFunction:
         Raises:
             OutputCountError: a value has another count than `output_keys`, or is not iterable.
         """
+        if self.is_generator:
+            ends = [*itertools.accumulate(map(len, outputs), initial=0)]
+            columns = self._split_rows([row for rows in outputs for row in rows])
+            spans = [slice(first, end) for first, end in itertools.pairwise(ends)]
+            return {key: [values[span] for span in spans] for key, values in columns.items()}
+        return self._split_rows(outputs)
+
+    def _split_rows(self, outputs: Sequence[Any]) -> dict[str, list[Any]]:
         if not self.output_keys:
             return {}
         if self._record_type is not None:
@@ -412,7 +483,7 @@ class PythonPacketFunction:
     def keeping(self, keeper: Keeper) -> Callable[..., Any]:
         """Return the function as it runs where large values are kept: what it returned is stored before its call ends."""
         if not self.blob_outputs:
-            return self.function
+            return self.for_rows()
         if self._record_type is not None:
             parts: dict[Any, str] = {name: name for name in self.blob_outputs}
         elif len(self.output_keys) == 1:
@@ -508,24 +579,6 @@ def _checked_values(value: Any, keys: tuple[str, ...], owner: str) -> tuple[Any,
             f"{owner} returned {len(values)} values, but declares {len(keys)} output keys {list(keys)}. Return one value per key."
         )
     return values
-
-
-def checked_concurrency(given: int | None, function: Callable[..., Any], owner: str) -> int:
-    """Return how many packets of a function may be under way at a time in a process; by default one.
-
-    Raises:
-        DefinitionError: it is no number from 1 on, or the function is not async.
-    """
-    if given is None:
-        return 1
-    if not isinstance(given, int) or given is True or given < 1:  # pyright: ignore[reportUnnecessaryIsInstance]  # users give anything
-        raise DefinitionError(f"{owner}: max_concurrency={given!r} is no number of packets; give 1 or more.")
-    if given > 1 and not is_async(function):
-        raise DefinitionError(
-            f"{owner}: max_concurrency={given} is for async functions, and this is none: one packet at a time runs in each process. "
-            "Define it with 'async def', or run it on more workers (ProcessPoolExecutorResource, RayExecutorResource)."
-        )
-    return given
 
 
 def source_file(function: Callable[..., Any]) -> str | None:

@@ -474,14 +474,18 @@ class FunctionPod:
             yield from (chunk for chunk in chunks if chunk is not None)
 
     def arguments(self, stream: PacketStream) -> tuple[dict[str, Any], list[Any], dict[str, Any]]:
-        """Return the function's arguments for the one row of a stream: all by name, and as positional and keyword ones."""
+        """Return the function's arguments for the one row of a stream: all by name, and as positional and keyword ones.
+
+        Of a batch function, the latter are those of a batch of this row.
+        """
         (batch,) = stream.scan(self._consumed(stream))
         bind = None if self._blobs is None else self._blobs.bind
         positional, keyword = self.function.argument_columns(self._bind(batch), bind)
         keywords = {name: column[0] for name, column in keyword.items()}
         values = [column[0] for column in positional]
         by_order = [name for name in self.function.input_packet_schema if name not in keywords]
-        return {**dict(zip(by_order, values, strict=True)), **keywords}, values, keywords
+        by_name = {**dict(zip(by_order, values, strict=True)), **keywords}
+        return (by_name, list(positional), keyword) if self.function.batch_size else (by_name, values, keywords)
 
     def stored_failures(self, plan: Plan, rows: pa.Array) -> list[Outcome]:
         """Return the failures on record of rows that have one, in their order."""
@@ -519,6 +523,7 @@ class FunctionPod:
             under_way=progress.workers_have,
             time_limit=self._time_limit,
             max_concurrency=self.max_concurrency,
+            batch_size=self.function.batch_size,
         )
         results = self.executor.run_rows(function, batches, executor_options=self._options or None, call_options=calls)
         try:

@@ -19,7 +19,9 @@ import pytest
 from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorProtocol, RowBatch
 from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.skip import SkipPacket
+from orcapod_dagster.testing.executor_batches import ExecutorBatchesConformance
 from orcapod_dagster.testing.executor_concurrency import ExecutorConcurrencyConformance
+from orcapod_dagster.testing.executor_generators import ExecutorGeneratorsConformance
 from orcapod_dagster.testing.executor_limits import ExecutorLimitsConformance
 from orcapod_dagster.testing.executor_logs import ExecutorLogsConformance
 
@@ -137,7 +139,13 @@ def gather(results: Iterator[BatchResult], length: int) -> tuple[list[Any], dict
     return [outputs[row] for row in range(length)], slices
 
 
-class ExecutorConformance(ExecutorConcurrencyConformance, ExecutorLogsConformance, ExecutorLimitsConformance):
+class ExecutorConformance(
+    ExecutorBatchesConformance,
+    ExecutorConcurrencyConformance,
+    ExecutorGeneratorsConformance,
+    ExecutorLogsConformance,
+    ExecutorLimitsConformance,
+):
     """What every executor of Python functions has to do."""
 
     start_seconds: float = 0.0

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from orcapod_dagster.core.errors import ExecutorError, WorkerDeathError
+from orcapod_dagster.core.executors.batch_rows import with_rows
 from orcapod_dagster.core.executors.budget import WorkerBudget
 from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.executors.process_pool import ProcessPoolExecutor
@@ -310,3 +311,20 @@ def test_the_row_that_kills_is_found_among_those_at_once(function: Callable[...,
     failures = {failure.row: failure for result in slices.values() for failure in result.failures}
     assert list(failures) == [13]
     assert failures[13].error_type == "WorkerDeathError"
+
+
+def crash_batch(x: list[int]) -> list[int]:
+    """End the process where 13 is among the values."""
+    if 13 in x:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return x
+
+
+def test_the_row_that_kills_is_found_in_a_batch() -> None:
+    """Of a batch whose call ends the process, the guilty row alone fails; the others have their values, each once."""
+    listing = with_rows(crash_batch, ["y"], "the function")
+    options = CallOptions(batch_size=16)
+    results = ProcessPoolExecutor(2).run_rows(listing, make_batches(range(60)), call_options=options)
+    outputs, slices = gather(results, 60)
+    assert outputs == [None if x == 13 else x for x in range(60)]
+    assert {f.row: f.error_type for one in slices.values() for f in one.failures} == {13: "WorkerDeathError"}

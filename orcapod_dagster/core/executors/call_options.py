@@ -19,6 +19,8 @@ class CallOptions:
         slice_seconds: how much finished work an executor may hold back, about; one row is always finished.
         max_concurrency: how many rows of an async function a process has under way at a time; 1 for one after the other. Sync
             functions run one at a time in a process, whatever stands here.
+        batch_size: how many rows a call gets at most, whose parameters are then lists, or Arrow arrays, of their values; the function
+            gives a list of one result per row, as `batch_rows.with_rows` makes it. 0 for one row per call.
         capture: bytes that are kept of what each row writes to stdout, to stderr, and logs; 0 for none.
         turn_seconds: where nothing finishes for so long, a result of no rows gives the caller a turn; 0 for never.
         time_limit: seconds that a row may take; one that takes longer is stopped, and its failure is a `PacketTimeoutError`. `None` for
@@ -32,7 +34,8 @@ class CallOptions:
     time_limit: float | None = None
     under_way: Callable[[int], None] = _nobody
     max_concurrency: int = 1
+    batch_size: int = 0
 
     def for_workers(self) -> dict[str, Any]:
         """Return what a worker is told, as plain values, for it may know nothing of this package."""
-        return {"time_limit": self.time_limit, "max_concurrency": self.max_concurrency}
+        return {"time_limit": self.time_limit, "max_concurrency": self.max_concurrency, "batch_size": self.batch_size}

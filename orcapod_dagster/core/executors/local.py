@@ -21,6 +21,7 @@ from orcapod_dagster.core.executors.base import (
     row_failures,
     row_logs,
 )
+from orcapod_dagster.core.executors.batch_rows import Columns, run_batches
 from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.executors.capture import ASIDE, Capture, Packets
 from orcapod_dagster.core.executors.concurrent_rows import run_concurrently
@@ -103,7 +104,7 @@ class LocalPythonFunctionExecutor(PythonFunctionExecutorBase):
                 if several:
                     slices = _run_at_once(fn, batch, seconds, at_once, loop, capturing)
                 else:
-                    slices = _run_in_order(fn, batch, seconds, loop, capturing)
+                    slices = _run_in_order(fn, batch, call_options, loop, capturing)
                 with closing(slices):
                     for done in slices:
                         start = batch.start + done.first
@@ -148,14 +149,21 @@ def _give_back(files: Iterable[int], words: LastWords | None) -> None:
 
 
 def _run_in_order(
-    fn: Callable[..., Any], batch: RowBatch, seconds: float, loop: EventLoopThread, capturing: Capture | None
+    fn: Callable[..., Any],
+    batch: RowBatch,
+    call_options: CallOptions,
+    loop: EventLoopThread,
+    capturing: Capture | None,
 ) -> Generator[SliceResult, None, None]:
-    """Run row after row; between two slices, while the caller has the turn, nothing of this process is captured."""
-    first = 0
-    while first < batch.length:
+    """Run row after row, or batch after batch; between two slices, while the caller has the turn, nothing here is captured."""
+    first, seconds, size = 0, call_options.slice_seconds, call_options.batch_size
+    columns, keywords, length = batch.columns, batch.keyword_columns, batch.length
+    while first < length:
         with _watching(capturing) as (inside, watch):
-            columns, keywords = batch.columns, batch.keyword_columns
-            done = inside(run_slice, fn, columns, keywords, first, batch.length, seconds, loop, watch)
+            if size:
+                done = inside(run_batches, fn, Columns(columns, keywords, length), first, seconds, size, loop, watch)
+            else:
+                done = inside(run_slice, fn, columns, keywords, first, length, seconds, loop, watch)
         yield done
         first += len(done.outputs)
 

@@ -56,7 +56,7 @@ def serve(
                 for answer in worker.run_at_once(rows, seconds, runs):
                     connection.send_bytes(answer)
             else:
-                connection.send_bytes(worker.run(rows, seconds))
+                connection.send_bytes(worker.run(rows, seconds, runs))
         except KeyboardInterrupt:
             connection.send_bytes(b"")
 

@@ -187,28 +187,32 @@ class _Run(TaskRun):
         """Return the rows to run again, one of them alone, or the failure of the one that killed its worker twice."""
         begun, first_task, how = worker.rows_begun(), worker.tasks == 1, worker.bury()
         left = piece.left()
-        if worker.late_row and self._limit is not None:
-            row = piece.first + worker.late_row - 1
-            late_in = next((part for part in left if part.first <= row < part.last), None)
-            if worker.rows_begun() != worker.late_row or late_in is None:
-                return left  # it went on to another row while it was ended
-            before, late, after = around(late_in, row - late_in.first)
-            error = took_too_long(self._limit, ended=True)
-            failed = failed_alone(late, error, worker.row_seconds(), self._data, worker.last_words)
-            place = left.index(late_in)
-            return [*left[:place], *before, failed, *after, *left[place + 1 :]]
+        length = sum(part.length for part in left)
+        if worker.late_row and self._limit is not None and min(length, self._batch) == 1:
+            return self._after_late(worker, piece.first + worker.late_row - 1, left, self._limit)
         if first_task and not begun:
             raise ExecutorError(
                 f"A worker process ended {how} before its first row. Everything finished before is kept. See what it wrote "
                 "to the error stream; mend what the function's module does when it is loaded, or give it memory."
             )
-        if self._at_once > 1 and sum(part.length for part in left) > 1:
-            return self._deaths.among(left, piece.first + begun - 1)
+        if max(self._at_once, self._batch) > 1 and length > 1:
+            return self._deaths.among(left, piece.first + begun - 1, self._batch)
         again = self._deaths.after(left[0], begun - (left[0].first - piece.first))
         if again:
             return again
         error = WorkerDeathError(f"The worker process that ran this packet ended {how}, and again when it ran alone.")
         return [failed_alone(left[0], error, 0.0, self._data, worker.last_words)]
+
+    def _after_late(self, worker: _Worker, row: int, left: list[Piece], limit: float) -> Sequence[BatchResult | Piece]:
+        """Return the failure of the row that did not end in time, among those that are left, which run again."""
+        late_in = next((part for part in left if part.first <= row < part.last), None)
+        if worker.rows_begun() != worker.late_row or late_in is None:
+            return left  # it went on to another row while it was ended
+        before, late, after = around(late_in, row - late_in.first)
+        error = took_too_long(limit, ended=True)
+        failed = failed_alone(late, error, worker.row_seconds(), self._data, worker.last_words)
+        place = left.index(late_in)
+        return [*left[:place], *before, failed, *after, *left[place + 1 :]]
 
     def _cancel(self, running: list[_Worker]) -> None:
         for worker in (*running, *self._idle):

@@ -12,6 +12,7 @@ from typing import Any
 
 from orcapod_dagster.core.blobs.handle import Blob
 from orcapod_dagster.core.blobs.keeper import output_directory
+from orcapod_dagster.core.executors.batch_rows import Columns, run_batches
 from orcapod_dagster.core.executors.capture import Capture
 from orcapod_dagster.core.executors.concurrent_rows import run_concurrently
 from orcapod_dagster.core.executors.event_loop import EventLoopThread
@@ -51,12 +52,23 @@ class RowWorker:
         self._loop = EventLoopThread()
         self._capture = capture
 
-    def run(self, rows: bytes, seconds: float) -> bytes:
-        """Run a finished prefix of the rows: pickled columns, keyword columns and length in, a packed result out."""
+    def run(self, rows: bytes, seconds: float, runs: Callable[[int], None] | None = None) -> bytes:
+        """Run a finished prefix of the rows: pickled columns, keyword columns and length in, a packed result out.
+
+        Args:
+            rows, seconds: the rows, and how long they may take, about.
+            runs: told, where they are called in batches, which is the first row of each, counted from 1.
+        """
         columns, keywords, length = self._pickler.loads(rows)
         longest = None if self._limit is None else seconds + self._limit + GRACE_SECONDS
         with ending_process(longest):
-            result = run_slice(self._function, columns, keywords, 0, length, seconds, self._loop, self._capture)
+            if size := self._options["batch_size"]:
+                given = Columns(columns, keywords, length)
+                result = run_batches(
+                    self._limited, given, 0, seconds, size, self._loop, self._capture, runs or _ignored
+                )
+            else:
+                result = run_slice(self._function, columns, keywords, 0, length, seconds, self._loop, self._capture)
         return self._pack(result)
 
     @property
@@ -172,6 +184,10 @@ def _announced(
 
 def _from_one(runs: Callable[[int], None]) -> Callable[[int], None]:
     return lambda row: runs(row + 1)
+
+
+def _ignored(_row: int) -> None:
+    pass
 
 
 def _nothing() -> None:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import dataclass
 from typing import Any, Final
 
+import pyarrow as pa
+
 from orcapod_dagster.core.executors.base import (
     NOTHING_YET,
     BatchResult,
@@ -50,8 +52,8 @@ class Piece:
     def values(self) -> tuple[tuple[Any, ...], Mapping[str, Any], int]:
         """Return columns, keyword columns and number of just these rows."""
         span = slice(self.first, self.last)
-        keywords = {name: column[span] for name, column in self.batch.keyword_columns.items()}
-        return tuple(column[span] for column in self.batch.columns), keywords, self.length
+        keywords = {name: _cut(column, span) for name, column in self.batch.keyword_columns.items()}
+        return tuple(_cut(column, span) for column in self.batch.columns), keywords, self.length
 
     def without(self, result: BatchResult) -> Piece:
         """Return the piece without the rows of a result."""
@@ -74,6 +76,12 @@ class Piece:
             return self, None
         middle = self.first + rows
         return Piece(self.batch, self.first, middle), Piece(self.batch, middle, self.last)
+
+
+def _cut(column: Sequence[Any], span: slice) -> Sequence[Any]:
+    """Return some values of a column; of an Arrow array without the memory of the others, which pickling would send along."""
+    part: Any = column[span]
+    return pa.concat_arrays([part]) if isinstance(part, pa.Array) else part
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +111,8 @@ class TaskRun(ABC):
         self._tell = call_options.under_way
         self._max_rows = max_rows
         self._at_once = at_once
-        self._rows = at_once
+        self._batch = max(1, call_options.batch_size)
+        self._rows = max(at_once, self._batch)
 
     @abstractmethod
     def _slots(self) -> int:
@@ -177,12 +186,14 @@ class TaskRun(ABC):
     def _adapt(self, sent: int, done: BatchResult) -> None:
         """Choose the rows of the next tasks: about half a slice, because a task that is cut short has to be sent twice.
 
-        Of rows that run at once, many follow one another in a task, because at its end it waits for the last of them alone.
+        Of rows that run at once, many follow one another in a task, because at its end it waits for the last of them alone. Of
+        batches, a task has whole ones.
         """
         fitting = int(0.5 * self._seconds * self._at_once * done.length / max(sum(done.durations), 1e-9))
         most = self._rows * _GROWTH if sent >= self._rows else self._rows
         least = 1 if self._at_once == 1 else self._at_once * _GROWTH
-        self._rows = max(1, min(max(fitting, least), most, self._max_rows))
+        rows = min(max(fitting, least), most, self._max_rows)
+        self._rows = max(1, rows // self._batch) * self._batch
 
 
 def unpacked(

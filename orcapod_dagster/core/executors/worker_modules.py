@@ -7,10 +7,12 @@ from typing import Final
 from orcapod_dagster.core import errors, infrastructure, skip
 from orcapod_dagster.core.blobs import handle, keeper
 from orcapod_dagster.core.executors import (
+    batch_rows,
     capture,
     concurrent_rows,
     ends,
     event_loop,
+    generator_rows,
     log_records,
     row_worker,
     slices,
@@ -22,6 +24,8 @@ WORKER_MODULES: Final = (
     slices,
     event_loop,
     concurrent_rows,
+    batch_rows,
+    generator_rows,
     capture,
     ends,
     log_records,
