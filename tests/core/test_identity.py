@@ -334,6 +334,82 @@ def test_a_function_sent_to_another_process_hashes_alike(tmp_path: Path, layout:
     del cloudpickle
 
 
+CALLABLES = """
+from functools import partial, wraps
+
+K = 3
+
+
+def helper(x):
+    return x * K
+
+
+def logged(function):
+    @wraps(function)
+    def outer(*values):
+        return function(*values)
+
+    return outer
+
+
+class Model:
+    def __init__(self, k):
+        self.k = k
+
+    def run(self, x):
+        return helper(x) + self.k
+
+    @logged
+    def wrapped(self, x):
+        return helper(x) + self.k
+
+    def __call__(self, x):
+        return helper(x) * self.k
+
+
+def f(a, b, x):
+    return helper(x) + a + b
+
+
+inner = partial(f, 1)
+ALL = [Model(1).run, Model(2).run, Model(1).wrapped, Model(2).wrapped, Model(1), Model(2), inner, partial(inner, 2), partial(Model(3).run)]
+"""
+
+
+def test_a_callable_sent_to_another_process_hashes_alike(tmp_path: Path) -> None:
+    """Partials, bound methods and callable objects hash alike where they arrive by value, each as what it holds."""
+    (tmp_path / "holders.py").write_text(CALLABLES)
+    tests, file = str(Path(__file__).parents[1]), str(tmp_path / "all.pickle")
+    head = f"import sys, pickle; sys.path[:0] = [{tests!r}]\nimport identity_worker\nidentity = identity_worker.load_identity()\n"
+    script = (
+        f"{head}import cloudpickle, holders\nhashes = [identity.function_content_hash(one) for one in holders.ALL]\n"
+        "assert len(set(hashes)) == len(hashes)\ncloudpickle.register_pickle_by_value(holders)\n"
+        f"open({file!r}, 'wb').write(cloudpickle.dumps(holders.ALL))\nprint(hashes)"
+    )
+    there = f"{head}print([identity.function_content_hash(one) for one in pickle.load(open({file!r}, 'rb'))])"
+    printed: list[str] = []
+    for text in (script, there):
+        done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=False, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        printed.append(done.stdout)
+        (tmp_path / "holders.py").unlink(missing_ok=True)
+    assert printed[0] == printed[1]
+
+
+def test_a_partial_of_a_partial_is_one() -> None:
+    """Whether Python joins a partial with the one inside it, which it does unless that has attributes, makes no difference."""
+
+    def power(a: float, b: float) -> float:
+        return a**b
+
+    inner = functools.partial(power, 2.0)
+    joined = function_content_hash(functools.partial(inner, 3.0))
+    inner.note = "kept"  # pyright: ignore[reportAttributeAccessIssue]  # a partial takes attributes
+    apart = functools.partial(inner, 3.0)
+    assert apart.func is inner
+    assert function_content_hash(apart) == joined
+
+
 def test_the_hash_at_definition_is_the_hash_in_the_run(tmp_path: Path) -> None:
     """A decorator sees the same code as a later call, though helpers stand below and an import is circular."""
     files = {

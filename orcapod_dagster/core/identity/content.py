@@ -7,16 +7,19 @@ import uuid
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import FunctionType
+from functools import partial
+from types import FunctionType, MethodType
 from typing import Any, Final
 
 from orcapod_dagster.core.errors import DefinitionError
 from orcapod_dagster.core.identity.declared import declare_all
-from orcapod_dagster.core.identity.functions import layers_of, plain_function
+from orcapod_dagster.core.identity.functions import layers_of, plain_function, running_function
 from orcapod_dagster.core.identity.parts import CodePart, content_hash_of, digest_of
 from orcapod_dagster.core.identity.walk import CodeWalk
 
 _CARRIED: Final = "__orcapod_code__"
+_CARRIED_MOST: Final = 32
+"""Of how many partials or instances one function takes along what they are."""
 _PROCESS: Final = uuid.uuid4().hex
 _reported: set[tuple[str, str]] = set()
 
@@ -155,20 +158,40 @@ def _name_of(function: Any) -> str:
 def _carry(function: Any, digests: Mapping[str, str]) -> None:
     """Let a function that is sent to another process by value take along what its code is.
 
-    There, its source and its modules need not exist. In the process that made it, this is never looked at.
+    There, its source and its modules need not exist. In the process that made it, this is never looked at. A partial, a bound
+    method and a callable object have it at the function that they run, under the digest of what they hold.
     """
-    inner = layers_of(plain_function(function))[-1]
-    if isinstance(inner, FunctionType):
-        vars(inner)[_CARRIED] = {"process": _process(), "code": _place(inner), "digests": dict(digests)}
+    inner, held = running_function(function), _held(function)
+    if inner is None or held is None:
+        return
+    carried = vars(inner).get(_CARRIED)
+    if not carried or carried["process"] != _process() or carried["code"] != _place(inner):
+        vars(inner)[_CARRIED] = {"process": _process(), "code": _place(inner), "digests": {}}
+    known: dict[str, dict[str, str]] = vars(inner)[_CARRIED]["digests"]
+    known.pop(held, None)
+    known[held] = dict(digests)
+    while len(known) > _CARRIED_MOST:
+        del known[next(iter(known))]
 
 
 def _carried_by(function: Any) -> Mapping[str, str] | None:
-    inner = layers_of(plain_function(function))[-1]
-    carried = getattr(inner, "__dict__", {}).get(_CARRIED)
-    if not carried or not isinstance(inner, FunctionType) or carried["code"] != _place(inner):
-        return None
+    inner = running_function(function)
+    carried = None if inner is None else vars(inner).get(_CARRIED)
     # Also where its file lies here: that may have been edited since, or not be a module of this process.
-    return None if carried["process"] == _process() else carried["digests"]
+    if inner is None or not carried or carried["code"] != _place(inner) or carried["process"] == _process():
+        return None
+    held = _held(function)
+    return None if held is None else carried["digests"].get(held)
+
+
+def _held(function: Any) -> str | None:
+    """Return the digest of what a partial, a bound method or a callable object holds; `None` where that tells nothing apart."""
+    plain = plain_function(function)
+    # A bound method shows the attributes of its function, `__wrapped__` among them.
+    if not isinstance(plain, partial | MethodType) and isinstance(layers_of(plain)[-1], FunctionType):
+        return ""
+    held = CodeWalk(function).held()
+    return None if held is None else content_hash_of(held)
 
 
 def _process() -> str:

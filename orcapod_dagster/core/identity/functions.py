@@ -71,6 +71,26 @@ def plain_function(function: Any) -> Any:
     return function.__func__ if isinstance(function, staticmethod | classmethod) else function
 
 
+def flattened(function: functools.partial[Any]) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """Return the function inside a partial, and what it is given; `functools` joins a partial of one only where none has attributes."""
+    inner: Any = function.func
+    if not isinstance(inner, functools.partial):
+        return inner, function.args, dict(function.keywords)
+    innermost, arguments, keywords = flattened(inner)  # pyright: ignore[reportUnknownArgumentType]
+    return innermost, (*arguments, *function.args), {**keywords, **function.keywords}
+
+
+def running_function(function: Any) -> types.FunctionType | None:
+    """Return the Python function that runs when something is called: inside of partials, bound methods and wrappers."""
+    function = plain_function(function)
+    while isinstance(function, functools.partial | types.MethodType):
+        function = plain_function(function.func if isinstance(function, functools.partial) else function.__func__)
+    inner = layers_of(function)[-1]
+    if callable(inner) and not isinstance(inner, types.FunctionType | type):
+        inner = type(inner).__call__
+    return inner if isinstance(inner, types.FunctionType) else None
+
+
 def cells_of(function: types.FunctionType) -> dict[str, Any]:
     """Return what a function's closure holds, by name; a cell that is still empty is left out."""
     found: dict[str, Any] = {}

@@ -20,6 +20,7 @@ from orcapod_dagster.core.identity.functions import (
     cells_of,
     default_expressions,
     defaults_of,
+    flattened,
     layers_of,
     locate,
     plain_function,
@@ -88,22 +89,39 @@ class CodeWalk(SourceWalk):
 
     # ------------------------------------------------------------------ the function itself
 
+    def held(self) -> dict[str, str] | None:
+        """Return the digests of what a partial, a bound method or a callable object holds, by part.
+
+        Returns:
+            Nothing for a plain function; `None` where something of it cannot be seen through, and so tells nothing apart.
+        """
+        self._add_held(self._root)
+        return None if self.reports else {key: part.digest for key, part in self.parts.items()}
+
     def _add_root(self, function: Any) -> None:
-        if isinstance(function, partial):
-            for position, value in enumerate(function.args):
-                self._put("argument", str(position), self._values.text(value, f"argument {position}"))
-            for name, value in function.keywords.items():
-                self._put("argument", name, self._values.text(value, f"argument {name}"))
-            self._add_root(plain_function(function.func))
-        elif isinstance(function, types.MethodType):
-            self._put("state", "self", self._values.text(function.__self__, "self"))
-            self._add_root(function.__func__)
-        elif isinstance(function, types.FunctionType) or hasattr(function, "__wrapped__"):
+        function = self._add_held(function)
+        if isinstance(function, types.FunctionType) or hasattr(function, "__wrapped__"):
             self._add_layers(function)
         elif isinstance(function, type):
             self._put("body", "", self._values.text(function, "body"))
-        else:
-            self._put("state", "self", self._values.text(function, "self"))
+
+    def _add_held(self, function: Any) -> Any:
+        """Count what a partial, a bound method or a callable object holds, and return the function inside."""
+        while True:
+            if isinstance(function, partial):
+                function, arguments, keywords = flattened(function)
+                for position, value in enumerate(arguments):
+                    self._put("argument", str(position), self._values.text(value, f"argument {position}"))
+                for name, value in keywords.items():
+                    self._put("argument", name, self._values.text(value, f"argument {name}"))
+                function = plain_function(function)
+            elif isinstance(function, types.MethodType):
+                self._put("state", "self", self._values.text(function.__self__, "self"))
+                function = function.__func__
+            else:
+                if not isinstance(function, types.FunctionType | type) and not hasattr(function, "__wrapped__"):
+                    self._put("state", "self", self._values.text(function, "self"))
+                return function
 
     def _add_layers(self, function: Any) -> None:
         layers = layers_of(function)
