@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
 import itertools
 import logging
@@ -43,6 +42,7 @@ from orcapod_dagster.core.forms import (
     is_arrow,
     lists_of,
 )
+from orcapod_dagster.core.function_config import declarations_config, declarations_of, imported
 from orcapod_dagster.core.git import git_state
 from orcapod_dagster.core.hashing import hash_schema
 from orcapod_dagster.core.identity import (
@@ -542,19 +542,21 @@ class PythonPacketFunction:
             "version": self.version,
             "output_keys": list(self.output_keys),
             "uri": list(self.uri),
+            "max_concurrency": self.max_concurrency,
+            "batch_size": self.batch_size,
+            **declarations_config(self.own_code, self.depends_on, self.ignore, self.formerly),
         }
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> PythonPacketFunction:
-        """Rebuild a packet function by importing its module.
+        """Rebuild a packet function by importing its module, with what it declares.
 
         Raises:
-            DefinitionError: the module or name cannot be imported here; use a PacketFunctionProxy to read results only.
+            DefinitionError: the module or name cannot be imported here, where a PacketFunctionProxy reads results only; or the
+                function would be another one, for it declares what JSON does not carry, or was made with schemas.
         """
         try:
-            found: Any = importlib.import_module(config["module"])
-            for part in config["qualname"].split("."):
-                found = getattr(found, part)
+            found = imported(config["module"], config["qualname"])
         except (ImportError, AttributeError) as error:
             raise DefinitionError(
                 f"{config['module']}.{config['qualname']} cannot be imported here ({error}). "
@@ -563,7 +565,20 @@ class PythonPacketFunction:
         if isinstance(found, PythonPacketFunction):
             return found
         function = getattr(found, "__wrapped_function__", found)
-        return cls(function, config["output_keys"] or None, config["function_name"], config["version"])
+        named = (config["output_keys"] or None, config["function_name"], config["version"])
+        batch_size = config.get("batch_size", 0)
+        calls = {
+            "max_concurrency": config.get("max_concurrency"),
+            "batch": batch_size > 0,
+            "batch_size": batch_size or None,
+        }
+        made = cls(function, *named, **declarations_of(config), **calls)
+        if list(made.uri) != list(config["uri"]):
+            raise DefinitionError(
+                f"{config['module']}.{config['qualname']} is here {made.uri}, and was {tuple(config['uri'])}: its output types, or "
+                "schemas that were given. Make the packet function where it is defined, by the decorator, and import that."
+            )
+        return made
 
 
 def _checked_values(value: Any, keys: tuple[str, ...], owner: str) -> tuple[Any, ...]:

@@ -47,20 +47,21 @@ def declare_all(walk: CodeWalk, depends_on: Sequence[Any] | Mapping[str, Any], o
 
 
 def _name_of(value: Any, position: int) -> str:
-    if _is_variable(value):
+    if is_variable(value):
         return str.__str__(value)
     if isinstance(value, Path):
         return value.as_posix()
     return getattr(value, "__qualname__", None) or getattr(value, "__name__", None) or str(position)
 
 
-def _is_variable(value: Any) -> bool:
+def is_variable(value: Any) -> bool:
+    """Tell whether a declared value is the name of an environment variable."""
     # Dagster's EnvVar is a string that holds the name; core does not import Dagster.
     return isinstance(value, EnvironmentVariable) or (isinstance(value, str) and type(value).__name__ == "EnvVar")
 
 
 def _content_of(value: Any, owner: str) -> Any:
-    if _is_variable(value):
+    if is_variable(value):
         return ("environment", os.environ.get(str.__str__(value)))
     if not isinstance(value, Path):
         return value

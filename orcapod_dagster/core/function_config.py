@@ -1,0 +1,110 @@
+"""What a packet function declares beside its code, as JSON, and read again where the function is imported."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from orcapod_dagster.core.errors import DefinitionError
+from orcapod_dagster.core.identity import EnvironmentVariable, is_variable
+
+
+def declarations_config(
+    own_code: Sequence[Any],
+    depends_on: Mapping[str, Any] | Sequence[Any],
+    ignore: Sequence[str],
+    formerly: Sequence[str],
+) -> dict[str, Any]:
+    """Return declarations of a packet function as JSON-compatible values.
+
+    Args:
+        own_code, depends_on, ignore, formerly: as `PythonPacketFunction` takes them. What of `depends_on` is neither JSON, nor a
+            path, an environment variable or something that can be imported, is told by its class alone.
+    """
+    named = isinstance(depends_on, Mapping)
+    return {
+        "own_code": [one.__name__ if isinstance(one, ModuleType) else one for one in own_code],
+        "depends_on": {name: _told(one) for name, one in depends_on.items()} if named else [*map(_told, depends_on)],
+        "ignore": list(ignore),
+        "formerly": list(formerly),
+    }
+
+
+def declarations_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the declarations that a configuration tells; none for one of a release that did not tell them.
+
+    Raises:
+        DefinitionError: `depends_on` has what JSON could not carry, or what cannot be imported here; names it.
+    """
+    name, told = config["function_name"], config.get("depends_on", [])
+    if isinstance(told, Mapping):
+        depends_on: Any = {key: _read(one, f"{name!r}: depends_on {key!r}") for key, one in told.items()}
+    else:
+        depends_on = [_read(one, f"{name!r}: depends_on[{number}]") for number, one in enumerate(told)]
+    rest = {key: config.get(key, []) for key in ("own_code", "ignore", "formerly")}
+    return {"depends_on": depends_on, **rest}
+
+
+def imported(module: str, qualname: str) -> Any:
+    """Return what a module has under a name.
+
+    Raises:
+        ImportError, AttributeError: it is not there.
+    """
+    found: Any = importlib.import_module(module)
+    for part in filter(None, qualname.split(".")):
+        found = getattr(found, part)
+    return found
+
+
+def _told(value: Any) -> dict[str, Any]:
+    if is_variable(value):
+        return {"environment": str.__str__(value)}
+    if isinstance(value, Path):
+        return {"path": str(value)}
+    if isinstance(value, ModuleType):
+        return {"module": value.__name__, "qualname": ""}
+    if _is_json(value):
+        return {"value": value}
+    module, qualname = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+    if isinstance(module, str) and isinstance(qualname, str) and module in sys.modules:
+        try:
+            if imported(module, qualname) is value:
+                return {"module": module, "qualname": qualname}
+        except (ImportError, AttributeError):
+            pass
+    return {"not_told": f"{type(value).__module__}.{type(value).__qualname__}"}
+
+
+def _read(told: Mapping[str, Any], what: str) -> Any:
+    if "not_told" in told:
+        raise DefinitionError(
+            f"function {what} is a {told['not_told']}, which JSON does not carry, so the function would be another one. Declare "
+            "a value of JSON, a Path, a dg.EnvVar, or a function or class at the top of a module; or import the function."
+        )
+    if "environment" in told:
+        return EnvironmentVariable(told["environment"])
+    if "path" in told:
+        return Path(told["path"])
+    if "value" in told:
+        return told["value"]
+    try:
+        return imported(told["module"], told["qualname"])
+    except (ImportError, AttributeError) as error:
+        raise DefinitionError(
+            f"function {what} cannot be imported here ({error}). Install that module, or use a PacketFunctionProxy to read results."
+        ) from error
+
+
+def _is_json(value: Any) -> bool:
+    """Tell whether JSON gives the very value back; subclasses and tuples it does not."""
+    if isinstance(value, list):
+        return type(value) is list and all(map(_is_json, value))
+    if isinstance(value, dict):
+        return type(value) is dict and all(type(k) is str and _is_json(v) for k, v in value.items())
+    return value is None or type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value))
