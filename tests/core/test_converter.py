@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from python_types import same
 from typing_extensions import TypeAliasType
 
-from orcapod_dagster.core import converter
-from orcapod_dagster.core.errors import ConversionError, InputError, UnsupportedTypeError
+from orcapod_dagster.core import PythonPacketFunction, converter
+from orcapod_dagster.core.errors import ConversionError, DefinitionError, InputError, UnsupportedTypeError
 
 
 @dataclasses.dataclass
@@ -214,6 +214,25 @@ def test_users_register_their_own_type() -> None:
     assert converter.to_python(array, list[Angle])[0][0].degrees == 90.0
     with pytest.raises(ConversionError, match="column 'c', row 0, element 0: got a float, expected"):
         converter.to_array([[1.0]], list[Angle], column="c")
+
+
+def test_types_that_arrow_lacks_are_named() -> None:
+    """A numpy type without an Arrow counterpart, alone, inside another or behind a type of the user's own, is refused by name."""
+
+    class Wide:
+        pass
+
+    converter.register_type(Wide, np.longdouble, lambda wide: wide, lambda value: value)
+    for hint in (np.longdouble, list[np.longdouble], Wide):
+        with pytest.raises(UnsupportedTypeError, match="longdouble has no Arrow counterpart"):
+            converter.arrow_field("c", hint)
+
+    def work(x: np.longdouble) -> float:
+        return float(x)
+
+    work.__annotations__ = {"x": np.longdouble, "return": float}
+    with pytest.raises(DefinitionError, match="function 'work', parameter 'x': longdouble has no Arrow counterpart"):
+        PythonPacketFunction(work, "y")
 
 
 UserId = typing.NewType("UserId", int)

@@ -172,6 +172,10 @@ def _naming(hint: Any) -> Generator[None]:
     """Say of a part's error which whole type it is a part of; so the way to an `Any` is told."""
     try:
         yield
+    except pa.ArrowException as error:
+        raise UnsupportedTypeError(
+            f"{type_name(hint)} has no Arrow counterpart ({error}). Use a supported type, or make it known with register_type()."
+        ) from None
     except UnsupportedTypeError as error:
         name = type_name(hint)
         if len(_open.stack) == 1 and get_args(hint) and not str(error).startswith(name):
