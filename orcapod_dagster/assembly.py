@@ -22,8 +22,10 @@ from orcapod_dagster.core.hashing import HASH_TYPE, RowSetDigest
 from orcapod_dagster.core.pod import FunctionPod
 from orcapod_dagster.core.result_cache import CONTEXT_KEY_FIELD, ROW_FIELDS, Snapshot, record_schema
 from orcapod_dagster.core.sources import DeltaSource, MemorySource, TableSource
+from orcapod_dagster.core.storage_types import same_meaning
 from orcapod_dagster.core.streams import PacketStream, StreamInput
-from orcapod_dagster.partitions import refuse_outside
+from orcapod_dagster.io_manager import EVOLUTION_KEY
+from orcapod_dagster.partitions import plain, refuse_outside
 from orcapod_dagster.resources import IO_MANAGER_KEY
 from orcapod_dagster.spec import PacketAssetSpec
 
@@ -175,6 +177,8 @@ class AssetTable:
         keys = list(context.partition_keys) if partitioned else []
         self._standing_commit = partial(io_manager.standing_commit, spec.key, keys)
         self._part = json.dumps(keys) if keys else ""
+        settings = context.assets_def.metadata_by_key.get(spec.key, {})
+        self._may_change_types = not keys and plain(settings.get(EVOLUTION_KEY)) == "overwrite"
         self._binding = partial(binding_of, pod.function, stream)
         sources = {part.input.name: part.input.source for part in stream.parts}
         self._read = {name: one.version for name, one in sources.items() if isinstance(one, DeltaSource)}
@@ -266,7 +270,8 @@ class AssetTable:
         ):
             # Values, too: another engine may have changed them, and kept the ids of the records.
             standing = _digests(current.scan(digested), len(assembly.kept))
-            unchanged = [one.content_hash() for one in standing] == [values.content_hash(), records.content_hash()]
+            same = [one.content_hash() for one in standing] == [values.content_hash(), records.content_hash()]
+            unchanged = same and not self._grown(assembly)
         said: dict[str, str] = {
             **self._stamp(assembly.stream, assembly.store_state),
             DATA_VERSION: str(values.content_hash()),
@@ -286,6 +291,13 @@ class AssetTable:
             partition_columns=self._partition_expr,
             plain_columns=(names.RECORD_ID, names.INPUT_HASH),
         )
+
+    def _grown(self, assembly: Assembly) -> bool:
+        """Tell whether an output has another type now, or may be null, for which the asset may have its table written anew."""
+        assert self._current is not None
+        pairs = [(self._current.schema.field(name), assembly.schema.field(name)) for name in assembly.outputs]
+        grown = (not same_meaning(old.type, new.type) or (new.nullable and not old.nullable) for old, new in pairs)
+        return self._may_change_types and any(grown)
 
 
 def _refuse_wrong_partitions(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -405,6 +406,52 @@ def test_a_wider_output_is_cast(project: Project, new: str) -> None:
     assert table["y"].to_pylist() == [1, 4, 7, 10]
     assert table["__record_id"].to_pylist()[:3] == ids
     assert project.computed(wider) == 0
+
+
+def test_a_table_takes_a_wider_type_although_its_values_are_the_same(project: Project) -> None:
+    """Where its change is allowed, equal values are written once in the wider type, of stored results; then the table stands."""
+    project.run(project.asset(WORK))
+    version = project.table().version()
+    wider = WORK.replace("-> int", "-> int | None")
+    assert project.computed(project.asset(wider)) == 0
+    assert project.table().version() == version
+    shown = project.run(project.asset(wider, metadata={"orcapod/schema_evolution": "overwrite"}))["work"]
+    assert (shown["orcapod/packets_computed"], shown["orcapod/unchanged"]) == (0, False)
+    assert project.table().version() == version + 1
+    assert pa.schema(project.table().schema().to_arrow()).field("y").nullable
+    shown = project.run(project.asset(wider, metadata={"orcapod/schema_evolution": "overwrite"}))["work"]
+    assert (shown["orcapod/unchanged"], project.table().version()) == (True, version + 1)
+
+
+def test_a_table_with_partitions_takes_a_wider_type_when_it_is_made_anew(project: Project) -> None:
+    """A partition cannot be written in another type than the rest; without the table, stored results fill it in the wider one."""
+    sites = dg.StaticPartitionsDefinition(["a", "b"])
+
+    @dg.asset(name="numbers", partitions_def=sites, metadata={"partition_expr": "site"})
+    def by_site(context) -> Any:
+        return pa.table({"id": [ord(context.partition_key)], "site": [context.partition_key], "x": [1]})
+
+    project.numbers = by_site
+    options = {"partitions_def": sites, "tag_columns": ["id", "site"]}
+    metadata = {"orcapod/schema_evolution": "overwrite"}
+
+    def run(asset: dg.AssetsDefinition) -> list[int]:
+        found: list[int] = []
+        for key in sites.get_partition_keys():
+            done = dg.materialize(
+                [by_site, asset], instance=project.instance, resources=project.resources, partition_key=key
+            )
+            (event,) = done.asset_materializations_for_node("work")
+            found.append(event.metadata["orcapod/packets_computed"].value)
+        return found
+
+    assert run(project.asset(WORK, **options)) == [1, 0]  # both rows hold the same packet
+    wider = project.asset(WORK.replace("-> int", "-> float"), metadata=metadata, **options)
+    with pytest.raises(Exception, match="column 'y' is double, was int64"):
+        run(wider)
+    shutil.rmtree(project.root / "work")
+    assert run(wider) == [0, 0]
+    assert project.table().to_pyarrow_table()["y"].to_pylist() == [4.0, 4.0]
 
 
 def test_a_wider_output_in_another_order_of_events(project: Project) -> None:
