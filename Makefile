@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oldest dev check format faults bench compare clean
+.PHONY: help demo test test-oldest edits dev check format faults bench compare clean
 
 VENV ?= .venv
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
@@ -35,6 +35,9 @@ test: $(INSTALLED) ## Run the tests.
 
 test-oldest: $(OLDEST)/.orcapod-installed ## Run what versions can change with the oldest pyarrow; on another Python: PYTHON=...
 	@$(OLDEST)/bin/python -m pytest -q -n $(WORKERS) --dist loadfile -m 'not slow' $(VERSION_TESTS)
+
+edits: $(INSTALLED) ## Run the matrices of edits in full: in both layouts, in the process pool, and a third on Ray.
+	@EDITS=full $(BIN)/python -m pytest -q tests/test_edit_runs.py
 
 dev: $(INSTALLED) $(DAGSTER_HOME)/dagster.yaml ## Open the example project in the Dagster UI.
 	@DAGSTER_HOME="$(DAGSTER_HOME)" PATH="$(abspath $(BIN)):$$PATH" $(BIN)/dagster dev

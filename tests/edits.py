@@ -200,25 +200,38 @@ EDITS = [
 ]  # fmt: skip
 
 
-def write_project(folder: Path, files: dict[str, str], layout: str) -> None:
-    """Write a project in a layout."""
-    top = folder / "project" if layout == "package" else folder
+def write_project(folder: Path, files: dict[str, str], layout: str, name: str = "") -> None:
+    """Write a project in a layout; `name` is as `in_layout` takes it."""
+    top = folder / (name or "project") if layout == "package" else folder
     added = {"__init__.py": ""} if layout == "package" else {}
-    for name, text in {**added, **files}.items():
-        path = top / name
+    prefix = f"{name}_" if name and layout == "modules" else ""
+    for file, text in {**added, **files}.items():
+        path = top / (prefix + file)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(in_layout(text, layout, name.count("/")))
+        path.write_text(in_layout(text, layout, file.count("/"), name))
 
 
-def in_layout(text: str, layout: str, depth: int = 0) -> str:
-    """Write `PKG` out: with relative imports in a package, as plain modules elsewhere."""
+def in_layout(text: str, layout: str, depth: int = 0, name: str = "") -> str:
+    """Write `PKG` out: with relative imports in a package, as plain modules elsewhere.
+
+    A `name` is that of the package, or what the names of the modules begin with, so that many projects fit into one process.
+    """
     if layout == "package":
         dots = "." * (depth + 1)
         text = re.sub(r"from PKG import", f"from {dots} import", text)
         text = re.sub(r"from PKG\.", f"from {dots}", text)
-        return text.replace("PKG.", "project.")
+        return text.replace("PKG.", f"{name or 'project'}.")
+    if name:
+        text = re.sub(r"from PKG import ([\w ,]+)", lambda found: f"import {_prefixed(found[1], name)}", text)
+        return text.replace("PKG.", f"{name}_")
     text = re.sub(r"from PKG import", "import", text)
     return text.replace("PKG.", "")
+
+
+def _prefixed(modules: str, name: str) -> str:
+    """Return `tools, slow as codec` as `edit7_tools as tools, edit7_slow as codec`."""
+    pairs = [one.strip().partition(" as ") for one in modules.split(",")]
+    return ", ".join(f"{name}_{module} as {bound or module}" for module, _, bound in pairs)
 
 
 def apply(edit: Edit) -> dict[str, str]:

@@ -1,36 +1,78 @@
-"""The matrix of edits as real runs of packet assets: what runs again, why, and the same in worker processes and on Ray.
+"""The matrices of edits as real runs: what runs again, why, and the same in worker processes and on Ray.
 
-Projects before an edit are run in this process's kind of executor, edited ones in the process pool, all over one lake, each
-side in a fresh process under another hash seed; then a third process runs the edited ones again, and calls their functions.
-The short form takes each edit in one layout, in turn; `EDITS=full` takes each in both.
+All projects before an edit are run in one fresh process, all edited ones in another under another hash seed, over the same
+lakes; then one more process runs what workers stored. The short form takes each edit in one layout, in turn; most are run by
+the engine alone, some as assets of Dagster, few of them in the process pool and on Ray. `EDITS=full` takes each edit in both
+layouts, all as assets in the pool, and a third of them on Ray.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from edits import EDITS, Edit, apply, write_project
+import reviewer_edits
+from edits import EDITS, Edit, apply, in_layout, write_project
 
 pytestmark = pytest.mark.slow
 WORKER = Path(__file__).with_name("edit_runs.py")
 FULL = os.environ.get("EDITS") == "full"
 LAYOUTS = ("modules", "package")
+RUN_OF = 8
+"""How many assets share a run and a lake: fewer pay more for what is made once, with more each reads more of the shared tables."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Case:
+    """An edit in a layout; `name` is that of its project and asset."""
+
+    name: str
+    edit: Edit
+    layout: str
+
+    @property
+    def counts(self) -> bool:
+        """Whether the edit can change a result."""
+        return self.edit.part is not None
+
+
 CASES = [
-    (edit, layout)
-    for number, edit in enumerate(EDITS)
+    Case(f"edit{number}{layout[0]}", edit, layout)
+    for number, edit in enumerate([*EDITS, *reviewer_edits.EDITS])
     for layout in (LAYOUTS if FULL else (LAYOUTS[number % 2],))
     if layout in edit.layouts
 ]
-THIRD = CASES[::3]
-PROBED = CASES if FULL else CASES[::9]
-"""Cases whose functions are hashed in workers of the pool; each costs a worker of its own."""
+CALLABLES = {
+    "argument of a partial",
+    "state of a bound method",
+    "another method of a bound method's class",
+    "callable object",
+}
+"""Edits of what is called, but is no function: it takes along what its code is in another way."""
+FAIL_THEN = {"field of a TypedDict that names the output", "alias in a field of a TypedDict"}
+"""Edits after which the function does not return the type that it declares."""
+WORKER_MISSES = {
+    "submodule that another module imported": "a worker lacks the submodule, where the package lies beside a loose file"
+}
+"""Edits of projects that do not run in workers as they do here, among plain modules."""
+SEEN = [case for case in CASES if case.layout not in case.edit.misses and case.edit.name not in FAIL_THEN]
+"""Cases that end alike wherever they run."""
+LOST = [case for case in SEEN if case.edit.name in WORKER_MISSES and case.layout == "modules"]
+POOLED = [case for n, case in enumerate(SEEN) if FULL or n % 20 == 0 or case.edit.name in CALLABLES or case in LOST]
+ON_RAY = [
+    case
+    for n, case in enumerate(SEEN)
+    if case not in LOST and (case.edit.name in CALLABLES or (n % 3 == 0 if FULL else n % 40 == 20))
+]
+RAY = importlib.util.find_spec("ray") is not None
 
 _COLUMNS = "the output columns changed"
 NAMED_OTHERWISE = {
@@ -38,37 +80,51 @@ NAMED_OTHERWISE = {
     "annotation under postponed evaluation": _COLUMNS,
     "constant as default": "the code changed: default k",
     "argument of a partial": "the code changed: default k",
+    "field of a TypedDict that names the output": _COLUMNS,
+    "alias in a field of a TypedDict": _COLUMNS,
 }
 """Edits whose cause is another thing than the part: a default is a value of the input, whatever it is made of."""
-_NO_DICT = "only functions take along what their code is"
-WORKER_MISSES = {
-    "argument of a partial": _NO_DICT,
-    "state of a bound method": _NO_DICT,
-    "another method of a bound method's class": _NO_DICT,
-    "callable object": _NO_DICT,
+TOLD_BY_TABLE = {"default", "constant as default", "argument of a partial"}
+"""Edits of a value of the input, which the rows of the asset's table tell from a new packet."""
+MATERIALIZED = [
+    case
+    for n, case in enumerate(CASES)
+    if case not in POOLED
+    and case.edit.name not in FAIL_THEN
+    and (n % 8 == 1 or case not in SEEN or case.edit.name in TOLD_BY_TABLE)
+]
+"""Cases that are run as assets, in the process of the step; the rest but those of the pool is run by the engine alone."""
+ENGINE = [case for case in CASES if case not in POOLED and case not in MATERIALIZED]
+GIVE_TEXT = {
+    "same alias for another module of the standard library",
+    "method of a class of the standard library replaced",
+    "integer becomes float",
+    "one becomes true",
+    "text of a template",
+    "dedented query",
+    "version of a distribution",
 }
+"""Edits of functions that return texts, whatever they are annotated with."""
+TYPES_ONLY = {"field of a TypedDict that names the output", "alias in a field of a TypedDict", "alias of a Literal"}
+"""Edits that decide the type of a column, which a call does not show."""
 
 
-def run_all(jobs: list[dict[str, Any]], executor: str, seed: str) -> list[dict[str, Any]]:
-    """Run projects in one fresh process."""
+def run_all(runs: list[dict[str, Any]], seed: str) -> list[dict[str, Any]]:
+    """Do runs in one fresh process, and return what each of their jobs found."""
+    settings = {"PYTHONHASHSEED": seed, "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "ORCAPOD_GIT": "off"}
     done = subprocess.run(
         [sys.executable, str(WORKER)],
-        input=json.dumps({"executor": executor, "jobs": jobs}),
+        input=json.dumps(runs),
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONHASHSEED": seed, "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"},
+        env={**os.environ, **settings},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)
 
 
-Found = dict[tuple[str, str], dict[str, Any]]
-
-
-def keyed(cases: list[tuple[Edit, str]], found: list[dict[str, Any]]) -> Found:
-    """Return what was found by name and layout."""
-    return {(edit.name, layout): one for (edit, layout), one in zip(cases, found, strict=True)}
+Found = dict[Case, dict[str, Any]]
 
 
 class Matrix:
@@ -76,49 +132,57 @@ class Matrix:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        for number, (edit, layout) in enumerate(CASES):
-            write_project(root / "before" / str(number), edit.files, layout)
-            write_project(root / "after" / str(number), apply(edit), layout)
+        for one in CASES:
+            write_project(root / "before" / one.name, one.edit.files, one.layout, one.name)
+            write_project(root / "after" / one.name, apply(one.edit), one.layout, one.name)
 
-    def jobs(self, cases: list[tuple[Edit, str]], side: str, lake: str, **options: bool) -> list[dict[str, Any]]:
-        """Return a job per case; the lakes' assets are named by the number of the case."""
-        numbers = [CASES.index(case) for case in cases]
-        return [
-            {"name": f"edit{n}", "folder": str(self._root / side / str(n)), "layout": layout, **options}
-            | {"lake": str(self._root / lake)}
-            for n, (_, layout) in zip(numbers, cases, strict=True)
+    def runs(self, cases: list[Case], side: str, lake: str, how: str, **options: bool) -> list[dict[str, Any]]:
+        """Return runs of a side of these cases, each over a lake of its own."""
+        jobs = [
+            {"name": case.name, "folder": str(self._root / side / case.name), "layout": case.layout, **options}
+            | ({"output": "str"} if case.edit.name in GIVE_TEXT else {})
+            for case in cases
         ]
+        return [
+            {"how": how, "lake": str(self._root / f"{lake}{n}"), "jobs": jobs[n : n + RUN_OF]}
+            for n in range(0, len(jobs), RUN_OF)
+        ]
+
+    def side(self, side: str, pool: str, seed: str, *, check: bool) -> Found:
+        """Return what the runs of a side found."""
+        runs = [
+            *self.runs(ENGINE, side, "engine", "engine", check=check),
+            *self.runs(MATERIALIZED, side, "lake", "local", check=check),
+            *self.runs(POOLED, side, "pooled", pool, check=check, probe=check),
+        ]
+        return dict(zip([*ENGINE, *MATERIALIZED, *POOLED], run_all(runs, seed), strict=True))
 
     @functools.cached_property
     def before(self) -> Found:
-        """Projects before the edit, in the process of the step."""
-        return keyed(CASES, run_all(self.jobs(CASES, "before", "lake"), "local", "1"))
+        """Projects before the edit."""
+        return self.side("before", "local", "1", check=False)
 
     @functools.cached_property
     def after(self) -> Found:
-        """Edited projects, in worker processes; some of them say what hashes the function has there."""
+        """Edited projects; worker processes also say what hashes the function has there."""
         assert self.before
-        jobs = self.jobs(CASES, "after", "lake", check=True)
-        for job, case in zip(jobs, CASES, strict=True):
-            job["probe"] = case in PROBED
-        return keyed(CASES, run_all(jobs, "process_pool", "2"))
-
-    @functools.cached_property
-    def again(self) -> Found:
-        """A third of the edited projects again, in the process of the step."""
-        assert self.after
-        return keyed(THIRD, run_all(self.jobs(THIRD, "after", "lake"), "local", "3"))
+        return self.side("after", "process_pool", "2", check=True)
 
     @functools.cached_property
     def on_ray(self) -> Found:
-        """A third of the edited projects on Ray, over a lake of their own."""
-        return keyed(THIRD, run_all(self.jobs(THIRD, "after", "ray", check=True, probe=True), "ray", "4"))
+        """Some of the edited projects on Ray, over lakes of their own."""
+        runs = self.runs(ON_RAY, "after", "ray", "ray", check=True, probe=True)
+        return dict(zip(ON_RAY, run_all(runs, "3"), strict=True))
 
     @functools.cached_property
-    def after_ray(self) -> Found:
-        """The same again, in the process of the step."""
-        assert self.on_ray
-        return keyed(THIRD, run_all(self.jobs(THIRD, "after", "ray"), "local", "5"))
+    def again(self) -> tuple[Found, Found]:
+        """What the pool ran, and what Ray ran, again in the process of the step."""
+        assert self.after
+        on_ray = ON_RAY if RAY and self.on_ray else []
+        runs = [*self.runs(POOLED, "after", "pooled", "local"), *self.runs(on_ray, "after", "ray", "local")]
+        found = run_all(runs, "4")
+        count = len(POOLED)
+        return dict(zip(POOLED, found[:count], strict=True)), dict(zip(on_ray, found[count:], strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -127,34 +191,55 @@ def matrix(tmp_path_factory: pytest.TempPathFactory) -> Matrix:
     return Matrix(tmp_path_factory.mktemp("matrix"))
 
 
-def params(cases: list[tuple[Edit, str]], misses: dict[str, str]) -> list[Any]:
-    """Return a parameter per case; what is known to be missed must be missed still."""
-    marks = {name: [pytest.mark.xfail(reason=reason, strict=True)] for name, reason in misses.items()}
-    return [pytest.param(e, layout, id=f"{e.name}-{layout}", marks=marks.get(e.name, [])) for e, layout in cases]
+def params(cases: list[Case], *, misses: bool = False, lost: bool = True) -> list[Any]:
+    """Return a parameter per case; what is known to be missed, or lost in workers, must be so still, where that is told."""
+    found: list[Any] = []
+    for case in cases:
+        reason = case.edit.misses.get(case.layout) if misses else None
+        reason = WORKER_MISSES[case.edit.name] if lost and case in LOST else reason
+        marks = [] if reason is None else [pytest.mark.xfail(reason=reason, strict=True)]
+        found.append(pytest.param(case, id=f"{case.edit.name}-{case.layout}", marks=marks))
+    return found
 
 
-@pytest.mark.parametrize(("edit", "layout"), params(CASES, {}))
-def test_an_edit_runs_again_what_it_can_change(matrix: Matrix, edit: Edit, layout: str) -> None:
-    """The edited project computes all its packets anew exactly when the edit can change a result."""
-    before, after = matrix.before[edit.name, layout], matrix.after[edit.name, layout]
+@pytest.mark.parametrize("case", params(CASES))
+def test_each_project_runs(matrix: Matrix, case: Case) -> None:
+    """The project before the edit computes all its packets, and the edited one ends well."""
+    before, after = matrix.before[case], matrix.after[case]
     assert "error" not in before, before["error"]
     assert "error" not in after, after["error"]
-    assert (before["computed"], before["because"]) == (3, {"no earlier result": 3})
-    assert after["computed"] == (0 if edit.part is None else 3)
+    assert (before["ran"], before["because"]) == (3, {"no earlier result": 3})
 
 
-@pytest.mark.parametrize(("edit", "layout"), params([case for case in CASES if case[0].part is not None], {}))
-def test_an_edit_is_named_as_the_cause(matrix: Matrix, edit: Edit, layout: str) -> None:
+@pytest.mark.parametrize(
+    "case", params([case for case in CASES if case.edit not in EDITS and case.edit.name not in TYPES_ONLY], lost=False)
+)
+def test_edits_are_what_they_say(matrix: Matrix, case: Case) -> None:
+    """The function gives other results after an edit of the reviewer that counts, and the same after one that does not."""
+    before, after = matrix.before[case]["called"], matrix.after[case]["called"]
+    if case.edit in EDITS and case.counts:
+        return
+    assert (before != after) is (case.counts)
+
+
+@pytest.mark.parametrize("case", params(CASES, misses=True))
+def test_an_edit_runs_again_what_it_can_change(matrix: Matrix, case: Case) -> None:
+    """The edited project computes all its packets anew exactly when the edit can change a result."""
+    assert matrix.after[case]["ran"] == (0 if not case.counts else 3)
+
+
+@pytest.mark.parametrize("case", params([case for case in CASES if case.counts], misses=True))
+def test_an_edit_is_named_as_the_cause(matrix: Matrix, case: Case) -> None:
     """What ran again shows as reason, for all packets, the part of the code that the edit changes, or the default or columns."""
-    (reason,) = matrix.after[edit.name, layout]["because"]
-    assert matrix.after[edit.name, layout]["because"][reason] == 3
-    if edit.name in NAMED_OTHERWISE:
-        assert reason.startswith(NAMED_OTHERWISE[edit.name])
+    (reason,) = matrix.after[case]["because"]
+    assert matrix.after[case]["because"][reason] == 3
+    if case.edit.name in NAMED_OTHERWISE:
+        assert reason.startswith(NAMED_OTHERWISE[case.edit.name])
         return
     what, _, changed = reason.partition(": ")
-    part = (edit.part or "").replace("PKG.", "project." if layout == "package" else "")
+    right = set(in_layout(case.edit.part or "", case.layout, name=case.name).split(" or "))
     assert what == "the code changed"
-    assert part in {one.removesuffix(" (added)").removesuffix(" (removed)") for one in changed.split(", ")}
+    assert right & {one.removesuffix(" (added)").removesuffix(" (removed)") for one in changed.split(", ")}
 
 
 def check_stored(found: dict[str, Any], executor: str) -> None:
@@ -166,43 +251,49 @@ def check_stored(found: dict[str, Any], executor: str) -> None:
     assert stored["executors"] == [executor]
 
 
-@pytest.mark.parametrize(("edit", "layout"), params(CASES, {}))
-def test_the_process_pool_gives_and_records_what_this_process_does(matrix: Matrix, edit: Edit, layout: str) -> None:
-    """Results of the pool are those of the function, under its hashes; those of the run before stand as they are."""
-    check_stored(matrix.after[edit.name, layout], "local" if edit.part is None else "process_pool")
+@pytest.mark.parametrize("case", params([case for case in CASES if case.edit.name not in FAIL_THEN], misses=True))
+def test_what_is_stored_is_what_the_function_gives(matrix: Matrix, case: Case) -> None:
+    """Results are those of the function, under its hashes, also from the pool; those of the run before stand as they are."""
+    anew = "process_pool" if case in POOLED else "local"
+    check_stored(matrix.after[case], "local" if not case.counts else anew)
 
 
-@pytest.mark.parametrize(("edit", "layout"), params(THIRD, {}))
-def test_results_of_the_process_pool_count_in_this_process(matrix: Matrix, edit: Edit, layout: str) -> None:
+@pytest.mark.parametrize("case", params(POOLED))
+def test_results_of_the_process_pool_count_in_this_process(matrix: Matrix, case: Case) -> None:
     """What the pool stored is found by a run elsewhere, which computes nothing, under the same hashes."""
-    there, here = matrix.after[edit.name, layout], matrix.again[edit.name, layout]
-    assert here["computed"] == 0
-    assert (here["content"], here["signature"]) == (there["content"], there["signature"])
+    check_again(matrix.after[case], matrix.again[0][case])
 
 
-@pytest.mark.parametrize(("edit", "layout"), params(PROBED, WORKER_MISSES))
-def test_a_function_hashes_alike_in_a_worker_process(matrix: Matrix, edit: Edit, layout: str) -> None:
+@pytest.mark.parametrize("case", params(POOLED))
+def test_a_function_hashes_alike_in_a_worker_process(matrix: Matrix, case: Case) -> None:
     """A function that arrived in the pool by value has the hashes that it has here."""
-    there = matrix.after[edit.name, layout]
-    assert there["probed"] == {"content": there["content"], "signature": there["signature"]}
+    check_probed(matrix.after[case])
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize(("edit", "layout"), params(THIRD, {}))
-def test_ray_gives_and_records_what_this_process_does(matrix: Matrix, edit: Edit, layout: str) -> None:
+@pytest.mark.skipif(not RAY, reason="the extra 'ray' is not installed")
+@pytest.mark.parametrize("case", params(ON_RAY))
+def test_ray_gives_and_records_what_this_process_does(matrix: Matrix, case: Case) -> None:
     """Results of Ray are those of the function, under its hashes, and are found by a run elsewhere, which computes nothing."""
-    pytest.importorskip("ray", reason="the extra 'ray' is not installed")
-    there = matrix.on_ray[edit.name, layout]
-    check_stored(there, "ray.v0")
-    here = matrix.after_ray[edit.name, layout]
-    assert (there["computed"], here["computed"]) == (3, 0)
+    check_stored(matrix.on_ray[case], "ray.v0")
+    assert matrix.on_ray[case]["ran"] == 3
+    check_again(matrix.on_ray[case], matrix.again[1][case])
+
+
+@pytest.mark.ray
+@pytest.mark.skipif(not RAY, reason="the extra 'ray' is not installed")
+@pytest.mark.parametrize("case", params(ON_RAY))
+def test_a_function_hashes_alike_on_ray(matrix: Matrix, case: Case) -> None:
+    """A function that arrived on Ray by value has the hashes that it has here."""
+    check_probed(matrix.on_ray[case])
+
+
+def check_again(there: dict[str, Any], here: dict[str, Any]) -> None:
+    """Hold a run in the process of the step against one in workers before it."""
+    assert here["ran"] == 0
     assert (here["content"], here["signature"]) == (there["content"], there["signature"])
 
 
-@pytest.mark.ray
-@pytest.mark.parametrize(("edit", "layout"), params(THIRD, WORKER_MISSES))
-def test_a_function_hashes_alike_on_ray(matrix: Matrix, edit: Edit, layout: str) -> None:
-    """A function that arrived on Ray by value has the hashes that it has here."""
-    pytest.importorskip("ray", reason="the extra 'ray' is not installed")
-    there = matrix.on_ray[edit.name, layout]
+def check_probed(there: dict[str, Any]) -> None:
+    """Hold the hashes that a worker found against those here."""
     assert there["probed"] == {"content": there["content"], "signature": there["signature"]}
