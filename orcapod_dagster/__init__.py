@@ -11,6 +11,8 @@ from orcapod_dagster.core.files import Directory, File
 from orcapod_dagster.core.packet_function import packet_function
 from orcapod_dagster.core.packet_retry import PacketRetry
 from orcapod_dagster.core.skip import SkipPacket
+from orcapod_dagster.failure_checks import build_failure_checks
+from orcapod_dagster.failures import read_failures
 from orcapod_dagster.io_manager import DeltaLakeIOManager
 from orcapod_dagster.logs import read_logs
 from orcapod_dagster.resources import (
@@ -39,12 +41,14 @@ __all__ = [
     "accept",
     "accepted",
     "build_audit_checks",
+    "build_failure_checks",
     "build_lake_checks",
     "output_directory",
     "packet_asset",
     "packet_function",
     "packet_function_of",
     "packet_resources",
+    "read_failures",
     "read_logs",
     "read_status",
     "withdraw",

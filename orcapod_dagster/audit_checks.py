@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import dagster as dg
 
-from orcapod_dagster.assets import LOAD_AS_SOURCE, packet_spec_of
+from orcapod_dagster.assets import packet_spec_of
 from orcapod_dagster.core.audit import NOT_DETERMINISTIC, AuditReport, audit_packets
 from orcapod_dagster.core.errors import DefinitionError
 from orcapod_dagster.execution import machine_info, open_stream, pod_of
+from orcapod_dagster.input_checks import check_with_inputs
 from orcapod_dagster.resources import EXECUTOR_KEY, RESULT_STORE_KEY
 from orcapod_dagster.spec import PacketAssetSpec
 
@@ -59,23 +59,12 @@ def _build(asset: dg.AssetsDefinition, drawn: Mapping[str, Any]) -> dg.AssetChec
     if spec is None:
         raise DefinitionError(f"build_audit_checks: {asset!r} is no packet asset. Give what packet_asset made.")
 
-    def check(context: Any, **loaded: Any) -> dg.AssetCheckResult:
-        return _audited(context, spec, loaded, drawn)
-
-    # Dagster looks for each input among the parameters.
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    first = inspect.Parameter("context", kind, annotation=dg.AssetCheckExecutionContext)
-    inputs = [inspect.Parameter(name, kind) for name in spec.inputs]
-    signature = inspect.Signature([first, *inputs], return_annotation=dg.AssetCheckResult)
-    check.__signature__ = signature  # type: ignore[attr-defined]  # as inspect reads it
-    check.__annotations__ = {"context": first.annotation, "return": dg.AssetCheckResult}
-    return dg.asset_check(
-        asset=spec.key,
+    return check_with_inputs(
+        spec,
+        lambda context, loaded: _audited(context, spec, loaded, drawn),
         name=CHECK_NAME,
         description="Some cached packets give the same values when they are run again.",
-        additional_ins={name: dg.AssetIn(key, metadata=LOAD_AS_SOURCE) for name, key in spec.inputs.items()},
-        required_resource_keys={EXECUTOR_KEY, RESULT_STORE_KEY},
-    )(check)
+    )
 
 
 def _audited(

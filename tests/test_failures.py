@@ -9,8 +9,16 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable, QueryBuilder
 
-from orcapod_dagster import PacketRetry, packet_asset, packet_resources
+from orcapod_dagster import (
+    PacketRetry,
+    SkipPacket,
+    build_failure_checks,
+    packet_asset,
+    packet_resources,
+    read_failures,
+)
 from orcapod_dagster.core.errors import DefinitionError, PacketFailuresError, TooManyFailuresError
 from orcapod_dagster.desk import why
 
@@ -120,3 +128,107 @@ def test_a_run_that_stops(tmp_path: Path) -> None:
         run(tmp_path, asset, many_numbers)
     assert not (tmp_path / "failing").exists()
     assert str(found.value).count("Traceback") == 3
+
+
+FAILURES_NOW = """
+WITH latest AS (
+  SELECT *, row_number() OVER (PARTITION BY __input_packet_hash, __pf_var_function_content_hash ORDER BY __pod_ts DESC) AS n
+  FROM outcomes
+)
+SELECT tag['subject'] AS subject, error_type, message, attempts, __pf_exec_extra_info['run_id'] AS run_id
+FROM latest LEFT ANTI JOIN results
+  ON latest.__input_packet_hash = results.__input_packet_hash
+  AND latest.__pf_var_function_content_hash = results.__pf_var_function_content_hash
+WHERE n = 1 AND state = 'FAILED'
+ORDER BY subject
+"""
+
+
+def test_failures_are_read(tmp_path: Path) -> None:
+    """Failures are read with their tags, by Python and by SQL; those that a result superseded are no longer current."""
+    away = tmp_path / "away"
+    away.touch()
+    switch = str(away)
+
+    def breaks(x: int) -> int:
+        if x == 1 or (x == 2 and Path(switch).exists()):
+            raise ConnectionError(f"no {x}")
+        if x == 3:
+            raise SkipPacket
+        return x
+
+    root, asset = (
+        str(tmp_path / "lake"),
+        asset_of(breaks, on_error="continue", packet_retry={"attempts": 2, "delay": 0}),
+    )
+    assert read_failures(asset, root).num_rows == 0
+    first = run(Path(root), asset)
+    found = read_failures(asset, root)
+    assert sorted((dict(row["tag"])["subject"], row["message"], row["attempts"]) for row in found.to_pylist()) == [
+        ("b", "no 1", 2),
+        ("c", "no 2", 2),
+    ]
+    assert set(found["run_id"].to_pylist()) == {first.run_id}
+    away.unlink()
+    second = run(Path(root), asset)
+    (row,) = read_failures(asset, root).to_pylist()
+    assert (dict(row["tag"]), row["error_type"], row["run_id"]) == ({"subject": "b"}, "ConnectionError", second.run_id)
+    assert "Traceback" in row["traceback"]
+    assert {"OSError", "Exception"} < set(row["error_kinds"])
+    every = read_failures(asset, root, current=False)
+    assert every["current"].to_pylist() == [True, False, False]
+    assert every["time"].to_pylist() == sorted(every["time"].to_pylist(), reverse=True)
+    assert read_failures(asset, root, current=False, tag={"subject": "c"})["message"].to_pylist() == ["no 2"]
+    assert read_failures(asset, root, current=False, run_id=first.run_id).num_rows == 2
+    query = QueryBuilder()
+    for name in ("outcomes", "results"):
+        (log,) = Path(root, ".orcapod", name).rglob("_delta_log")
+        query = query.register(name, DeltaTable(str(log.parent)))
+    told = pa.table(query.execute(FAILURES_NOW).read_all()).to_pylist()
+    assert told == [
+        {
+            "subject": "b",
+            "error_type": "ConnectionError",
+            "message": "no 1",
+            "attempts": 2,
+            "run_id": second.run_id,
+        }
+    ]
+    assert FAILURES_NOW in (Path(__file__).parent.parent / "docs" / "failures.md").read_text()
+
+
+def test_the_check_of_failures(tmp_path: Path) -> None:
+    """The check tells the failed packets of the present input, and passes where there are none, also when the row is gone."""
+
+    def breaks(x: int) -> int:
+        if x == 1:
+            raise ValueError("one")
+        return x
+
+    asset = asset_of(breaks, on_error="continue")
+    checks = build_failure_checks(assets=[asset], severity=dg.AssetCheckSeverity.ERROR)
+    resources = packet_resources(str(tmp_path), as_default=True)
+
+    def evaluated(upstream: Any) -> Any:
+        done = dg.materialize([upstream, asset, *checks], resources=resources)
+        (found,) = done.get_asset_check_evaluations()
+        return found
+
+    failed = evaluated(numbers)
+    assert (failed.passed, failed.severity, failed.description) == (
+        False,
+        dg.AssetCheckSeverity.ERROR,
+        "1 of 4 packets have failed.",
+    )
+    (record,) = failed.metadata["orcapod/failures"].records
+    assert (record.data["tag"], record.data["error"], record.data["attempts"]) == ("subject=b", "ValueError: one", 1)
+    assert failed.metadata["orcapod/failed_because"].value == {"ValueError": 1}
+
+    @dg.asset(name="numbers")
+    def fewer() -> pa.Table:
+        return pa.table({"subject": ["a", "c"], "x": [0, 2]})
+
+    passed = evaluated(fewer)
+    assert (passed.passed, passed.description) == (True, "No packet has failed.")
+    with pytest.raises(DefinitionError, match="no packet asset"):
+        build_failure_checks(assets=[numbers])

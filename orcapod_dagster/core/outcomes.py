@@ -10,7 +10,7 @@ from typing import Final
 import pyarrow as pa
 
 from orcapod_dagster.core import columns as names
-from orcapod_dagster.core.arrow import first_of_each
+from orcapod_dagster.core.arrow import first_of_each, pc
 from orcapod_dagster.core.casting import one_array
 from orcapod_dagster.core.contexts import CONTEXT_FIELDS, ENVIRONMENT_FIELD, Context
 from orcapod_dagster.core.converter import UTC_TIMESTAMP
@@ -119,6 +119,10 @@ class OutcomeLog:
         self.database.flush()
         self.database.keep_quick(self.path)
 
+    def history(self, columns: Sequence[str]) -> pa.Table:
+        """Return all outcomes with these columns of `OUTCOME_SCHEMA`, the newest first; null where an earlier release stored none."""
+        return self._all({}, None, columns)
+
     def latest(self, constraints: Constraints, hashes: pa.Array, columns: Sequence[str] = ()) -> pa.Table:
         """Return the newest outcome of each packet among those that fulfil the constraints, the newest first.
 
@@ -129,21 +133,25 @@ class OutcomeLog:
                 earlier release did not store one.
         """
         chosen = list(dict.fromkeys([names.INPUT_HASH, "state", names.TIMESTAMP, *columns]))
-        schema = pa.schema([OUTCOME_SCHEMA.field(name).with_nullable(True) for name in chosen])
-        found = [self._outcomes(path, constraints, hashes, schema) for path in (self.path, *self.beside)]
-        table = pa.concat_tables([schema.empty_table(), *(one for one in found if one is not None)])
-        table = table.sort_by([(names.TIMESTAMP, "descending")]).combine_chunks()
+        table = self._all(constraints, hashes, chosen)
         keys = one_array(table[names.INPUT_HASH]).cast(HASH_TYPE)
         return table.set_column(0, names.INPUT_HASH, keys).filter(first_of_each(keys)) if len(keys) else table
 
+    def _all(self, constraints: Constraints, hashes: pa.Array | None, columns: Sequence[str]) -> pa.Table:
+        schema = pa.schema([OUTCOME_SCHEMA.field(name).with_nullable(True) for name in columns])
+        found = [self._outcomes(path, constraints, hashes, schema) for path in (self.path, *self.beside)]
+        table = pa.concat_tables([schema.empty_table(), *(one for one in found if one is not None)])
+        # By positions, for maps and lists cannot be sorted along.
+        return table.take(pc.sort_indices(table[names.TIMESTAMP], sort_keys=[("", "descending")])).combine_chunks()
+
     def _outcomes(
-        self, path: tuple[str, ...], constraints: Constraints, hashes: pa.Array, schema: pa.Schema
+        self, path: tuple[str, ...], constraints: Constraints, hashes: pa.Array | None, schema: pa.Schema
     ) -> pa.Table | None:
         source = self.database.source(path)
         if source is None:
             return None
         chosen = [name for name in dict.fromkeys([*schema.names, *constraints]) if name in source.schema.names]
-        if few(hashes, source):
+        if hashes is not None and few(hashes, source):
             table = source.find(names.INPUT_HASH, hashes, chosen)[1]
         else:
             wanted = pa.schema([source.schema.field(n) for n in chosen])

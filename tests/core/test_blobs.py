@@ -42,6 +42,7 @@ from orcapod_dagster.core.executors.base import BatchResult, RowBatch
 from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor
 from orcapod_dagster.core.files import FileReader
 from orcapod_dagster.core.hashing import RowSetDigest, hash_rows
+from orcapod_dagster.core.infrastructure import InfrastructureError
 from orcapod_dagster.core.outcomes import OutcomeLog
 from orcapod_dagster.core.pod import PodReport
 from orcapod_dagster.core.sources import DeltaSource, MemorySource, TableSource
@@ -376,7 +377,7 @@ def test_a_plain_column_refuses_long_bytes(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("call", ["fsync", "replace", "write", "makedirs"])
 def test_a_storage_error_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
-    """An error at any call that writes fails the packet, leaves nothing at the value's place, and the next run completes."""
+    """An error at any call that writes is the lake's, leaves nothing at the value's place, and the next run completes."""
     bench = Bench(tmp_path, lambda x: BIG + bytes([x]))
     bench.run([0])
     real = getattr(os, call)
@@ -389,7 +390,7 @@ def test_a_storage_error_loses_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     else:
         monkeypatch.setattr(keeper.os, call, failing)
     function = bench.function.keeping(bench.blobs.keeper)
-    with pytest.raises(ValueError, match=r"output 'out': .*No space left on device"):
+    with pytest.raises(InfrastructureError, match=r"output 'out': .*No space left on device"):
         function(1)
     monkeypatch.undo()
     assert real is getattr(os, call)

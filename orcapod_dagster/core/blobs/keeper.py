@@ -24,7 +24,7 @@ from collections.abc import Callable, Generator, Mapping
 from typing import Any, Final
 
 from orcapod_dagster.core.blobs.handle import Blob, digest_of, in_memory, stored
-from orcapod_dagster.core.infrastructure import storing
+from orcapod_dagster.core.infrastructure import InfrastructureError, storing
 
 INLINE_BYTES: Final = 32_768
 """Values up to this size lie in the tables themselves."""
@@ -78,6 +78,8 @@ class Keeper:
             if blob.place is not None and self.root and blob.place[0] == self.root:
                 return self._confirmed(blob)
             return self._kept(blob, work)
+        except InfrastructureError as error:
+            raise InfrastructureError(f"output {column!r}: {error}") from error
         except (OSError, ValueError) as error:
             raise ValueError(f"output {column!r}: {error}") from error
 
