@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -119,6 +119,15 @@ class OutcomeLog:
         self.database.flush()
         self.database.keep_quick(self.path)
 
+    def stored_failures(self, constraints: Constraints, hashes: pa.Array) -> list[Outcome | None]:
+        """Return the latest outcome of each of a few packets, in their order, with row -1; None where it is no failure."""
+        if not len(hashes):
+            return []
+        columns = ("error_type", "message", "traceback", names.DURATION, "attempts", "error_kinds")
+        found = self.latest(constraints, hashes, columns).to_pylist()
+        by_hash = {row[names.INPUT_HASH]: _failure(row) for row in found if row["state"] == FAILED}
+        return [by_hash.get(key) for key in hashes.to_pylist()]
+
     def history(self, columns: Sequence[str]) -> pa.Table:
         """Return all outcomes with these columns of `OUTCOME_SCHEMA`, the newest first; null where an earlier release stored none."""
         return self._all({}, None, columns)
@@ -162,6 +171,13 @@ class OutcomeLog:
             for field in schema
         ]
         return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _failure(stored: Mapping[str, Any]) -> Outcome:
+    texts = (stored["state"], stored["error_type"], stored["message"], stored["traceback"])
+    kinds = tuple(stored["error_kinds"] or ())
+    attempts = 1 if stored["attempts"] is None else stored["attempts"]
+    return Outcome(-1, *texts, stored[names.DURATION], attempts=attempts, kinds=kinds)
 
 
 def outcome_path(uri: Sequence[str]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
@@ -62,10 +62,8 @@ from orcapod_dagster.core.siblings import results_elsewhere
 from orcapod_dagster.core.sources import TableSource
 from orcapod_dagster.core.streams import PacketStream
 from orcapod_dagster.core.tag_texts import tags_as_text
+from orcapod_dagster.core.waiting import Waiting
 
-FLUSH_ROWS: Final = 131_072
-FLUSH_SECONDS: Final = 3.0
-FLUSH_BYTES: Final = 64 * 1024 * 1024
 _BATCH_ROWS: Final = 16_384
 _BATCH_BYTES: Final = 64 * 1024 * 1024
 _KEPT_FAILURES: Final = 100
@@ -427,7 +425,7 @@ class FunctionPod:
         report = PodReport(len(plan.hashes), len(plan.to_compute), reasons=plan.reasons.counts())
         report.skipped, report.failed = len(plan.skipped), len(plan.failed)
         report.before = report.skipped + report.failed
-        report.failures.extend(self.stored_failures(plan, plan.failed.slice(0, _KEPT_FAILURES)))
+        report.failures.extend(self._standing_failures(plan, plan.failed.slice(0, _KEPT_FAILURES)))
         if len(plan.to_compute) or plan.invalid:
             # Before the first result that it made: what is kept of code may be more than what made results, never less.
             self._remember(plan)
@@ -435,7 +433,7 @@ class FunctionPod:
         self._store_invalid(plan, report)
         limit = FailureLimit(self.failures.max_failures, len(plan.to_compute), self.concurrency, self._owner)
         progress = progress or Progress(len(plan.to_compute))
-        waiting, rounds = _Waiting(self._meter), self._rounds(plan, progress, limit)
+        waiting, rounds = Waiting(self._meter), self._rounds(plan, progress, limit)
         try:
             with closing(rounds.chunks(plan.to_compute)) as chunks:
                 for chunk in chunks:
@@ -487,16 +485,9 @@ class FunctionPod:
         by_name = {**dict(zip(by_order, values, strict=True)), **keywords}
         return (by_name, list(positional), keyword) if self.function.batch_size else (by_name, values, keywords)
 
-    def stored_failures(self, plan: Plan, rows: pa.Array) -> list[Outcome]:
-        """Return the failures on record of rows that have one, in their order."""
-        if not len(rows):
-            return []
-        columns = ("error_type", "message", "traceback", names.DURATION, "attempts", "error_kinds")
-        hashes = plan.hashes.take(rows)
-        found = self.outcomes.latest(self._constraints(plan.variation), hashes, columns)
-        by_hash = {row[names.INPUT_HASH]: row for row in found.to_pylist() if row["state"] == FAILED}
-        pairs = zip(rows.to_pylist(), map(by_hash.get, hashes.to_pylist()), strict=True)
-        return [_outcome_of(row, stored) for row, stored in pairs if stored is not None]
+    def _standing_failures(self, plan: Plan, rows: pa.Array) -> list[Outcome]:
+        found = self.outcomes.stored_failures(self._constraints(plan.variation), plan.hashes.take(rows))
+        return [replace(one, row=row) for row, one in zip(rows.to_pylist(), found, strict=True) if one is not None]
 
     def _store_invalid(self, plan: Plan, report: PodReport) -> None:
         outcomes = [Outcome(row, FAILED, "InputError", why, "", 0.0) for row, why in plan.invalid.items()]
@@ -692,52 +683,12 @@ class _Before(NamedTuple):
     skipped: pa.Array
 
 
-def _outcome_of(row: int, stored: Mapping[str, Any]) -> Outcome:
-    texts = (stored["state"], stored["error_type"], stored["message"], stored["traceback"])
-    kinds = tuple(stored["error_kinds"] or ())
-    return Outcome(row, *texts, stored[names.DURATION], attempts=stored["attempts"] or 1, kinds=kinds)
-
-
 def _split(wanted: Any, hashes: pa.Array, settled: pa.Array) -> tuple[Any, pa.Array]:
     """Return which rows are wanted but for those of settled packets, and the positions of these."""
     if not len(settled):
         return wanted, pa.array([], pa.int64())
     mask = pc.and_(wanted, pc.is_in(hashes, value_set=settled))
     return pc.and_not(wanted, mask), _positions(mask)
-
-
-class _Waiting:
-    """Finished work that waits to be stored.
-
-    Args:
-        meter: of a run with a rate limit.
-    """
-
-    def __init__(self, meter: Meter | None) -> None:
-        self._meter = meter
-        self._chunks: list[Chunk] = []
-        self._rows = self._bytes = 0
-        self._last = time.monotonic()
-
-    def add(self, chunk: Chunk | None) -> bool:
-        """Add what is finished, if anything, and tell whether all that waits is due to be stored."""
-        if chunk is not None:
-            self._chunks.append(chunk)
-            self._rows += len(chunk.rows) + len(chunk.outcomes)
-            self._bytes += chunk.size
-        if not self._chunks:
-            return False
-        enough = self._rows >= FLUSH_ROWS or self._bytes >= FLUSH_BYTES
-        # An executor that gives no turns while no packet may begin comes back when it is too late.
-        late = self._meter is not None and self._meter.pause() > FLUSH_SECONDS
-        return enough or late or time.monotonic() - self._last >= FLUSH_SECONDS
-
-    def take(self) -> list[Chunk]:
-        """Return what waits; it waits no longer, also where it cannot be stored."""
-        taken, self._chunks = self._chunks, []
-        self._rows = self._bytes = 0
-        self._last = time.monotonic()
-        return taken
 
 
 def _positions(mask: Any) -> pa.Array:

@@ -109,6 +109,8 @@ def _described(title: str, record: pa.Table | None, without: str) -> list[str]:
 
 def _described_outcome(values: Mapping[str, Any]) -> list[str]:
     head = f"  newest failure or skip: {values['state']} at {values[names.TIMESTAMP]:%Y-%m-%d %H:%M:%S} UTC"
+    attempts = values.get("attempts") or 1
+    head += f", after {attempts} attempts" if attempts > 1 else ""
     error = f"    {values['error_type']}: {values['message']}"
     trace = [f"    | {line}" for line in values["traceback"].rstrip().splitlines()]
     return [head, error, *trace, *(f"    {label:8s}{text}" for label, text in record_facts(values).items())]

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from failing import computed, pod_of
 
 from orcapod_dagster import Blob
 from orcapod_dagster.core.blobs.keeper import Keeper, keeping
@@ -22,6 +23,7 @@ from orcapod_dagster.core.errors import ExecutorError, MissingExtraError, Worker
 from orcapod_dagster.core.executors.base import RowBatch
 from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.executors.ray import RayExecutor
+from orcapod_dagster.core.rate_limit import RateLimit
 from orcapod_dagster.core.skip import SkipPacket
 from orcapod_dagster.testing.executors import ExecutorConformance, double, gather, make_batches
 
@@ -314,6 +316,22 @@ def test_options_per_run_leave_the_executor_as_it_is() -> None:
     (result,) = executor.run_rows(double, make_batches([1]), executor_options={"num_cpus": 2})
     assert result.execution_data["remote_opts"] == {"num_cpus": 2}
     assert executor.get_executor_data()["remote_opts"] == {"num_cpus": 1}
+
+
+def test_the_rate_is_kept(tmp_path: Path) -> None:
+    """In no span begin more packets than the rate allows, but for those that were sent before there was a worker for them."""
+
+    def work(x: int) -> int:
+        (tmp_path / str(x)).write_text(str(time.time()))
+        return x
+
+    pod = pod_of(work, executor=RayExecutor(), ignore=["time.time"], rate_limit=RateLimit(10.0))
+    assert computed(pod, 30).computed == 30
+    found = sorted(float(file.read_text()) for file in tmp_path.iterdir())
+    sent = 2 * int(ray.cluster_resources()["CPU"])
+    for i, first in enumerate(found):
+        assert all(j - i <= 10 * (found[j] - first) + sent + 0.5 for j in range(i + 1, len(found)))
+    assert found[-1] - found[0] >= (30 - 1 - sent) / 10
 
 
 def test_missing_ray_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import dagster as dg
 import pyarrow as pa
 
 from orcapod_dagster import packet_asset, packet_resources
-from orcapod_dagster.core import DeltaTableDatabase, PythonPacketFunction, ResultCache, delta, pod as pod_module
+from orcapod_dagster.core import DeltaTableDatabase, PythonPacketFunction, ResultCache, delta, waiting
 from orcapod_dagster.core.columns import RECORD_ID
 from orcapod_dagster.core.compaction import compact
 from orcapod_dagster.core.delta import superseding, write as write_module
@@ -49,7 +49,7 @@ def acknowledge(path: Path, text: str) -> None:
 def many_chunks() -> None:
     """Make results durable every 500 rows, as slow rows would be, so that 10,000 quick ones meet many commits."""
     os.environ["ORCAPOD_GIT"] = "off"
-    pod_module.FLUSH_ROWS = 500  # type: ignore[misc]
+    waiting.FLUSH_ROWS = 500  # type: ignore[misc]
     LocalPythonFunctionExecutor.run_rows.__kwdefaults__["call_options"] = CallOptions(slice_seconds=0.01)
 
 
