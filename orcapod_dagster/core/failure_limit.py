@@ -39,16 +39,25 @@ class FailureLimit:
         packets: that the run computes.
         concurrency: how many run at a time; None where nobody tells. Of the first packets, twice as many must have failed.
         owner: whom the message names.
+        expected: rows that failed in an earlier run, while others had results: those who fail again are no sign that all will.
     """
 
-    def __init__(self, max_failures: float | None, packets: int, concurrency: int | None, owner: str) -> None:
+    def __init__(
+        self,
+        max_failures: float | None,
+        packets: int,
+        concurrency: int | None,
+        owner: str,
+        expected: frozenset[int] = frozenset(),
+    ) -> None:
         self._most = max_failures * packets if isinstance(max_failures, float) else max_failures
         self._said = max_failures
         self._packets = packets
         self._first = max(FIRST_PACKETS, 2 * (concurrency or 0))
         self._owner = owner
         self._kinds: set[str] = set()
-        self._tried = self._failed = self._held = 0
+        self._expected = expected
+        self._tried = self._failed = self._alike = self._held = 0
         self._failures: list[Outcome] = []
         self.watches_first = max_failures is None
         """Whether all packets until now failed with one class of errors, and that counts."""
@@ -60,8 +69,11 @@ class FailureLimit:
         self._failed += len(failed)
         self._failures.extend(failed[: _KEPT - len(self._failures)])
         if self.watches_first:
-            self._held = self._held + len(held)
-            self._kinds.update(one.error_type for one in (*failed, *held))
+            surprises = [one for one in failed if one.row not in self._expected]
+            waiting = [one for one in held if one.row not in self._expected]
+            self._alike += len(surprises)
+            self._held += len(waiting)
+            self._kinds.update(one.error_type for one in (*surprises, *waiting))
             well = len(chunk.rows) or len(failed) < len(chunk.outcomes)
             self.watches_first = not well and len(self._kinds) < 2
 
@@ -72,7 +84,7 @@ class FailureLimit:
     @property
     def doubts(self) -> bool:
         """Whether the first packets all failed alike, also those that are tried again, so that the others had better wait."""
-        return self.watches_first and self._failed + self._held >= self._first
+        return self.watches_first and self._alike + self._held >= self._first
 
     def refuse(self) -> None:
         """Stop the run where that is due.
@@ -86,10 +98,11 @@ class FailureLimit:
                     f"{self._failed:,} of the {self._tried:,} packets that were called failed, and max_failures={self._said!r} "
                     f"allows {int(self._most):,} of {self._packets:,}"
                 )
-        elif self.watches_first and self._failed >= self._first and self._tried < self._packets:
+        elif self.watches_first and self._alike >= self._first and self._tried < self._packets:
             (kind,) = self._kinds
             raise self._error(
-                f"the first {self._tried:,} of {self._packets:,} packets were called, and all of them failed with {kind}"
+                f"the first {self._tried:,} of {self._packets:,} packets were called, none was computed or skipped, and {self._alike:,} "
+                f"failed with {kind}"
             )
 
     def _error(self, what: str) -> TooManyFailuresError:

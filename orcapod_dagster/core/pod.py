@@ -431,9 +431,8 @@ class FunctionPod:
             self._remember(plan)
             self._store_plan(plan, report)
         self._store_invalid(plan, report)
-        limit = FailureLimit(self.failures.max_failures, len(plan.to_compute), self.concurrency, self._owner)
         progress = progress or Progress(len(plan.to_compute))
-        waiting, rounds = Waiting(self._meter), self._rounds(plan, progress, limit)
+        waiting, rounds = Waiting(self._meter), self._rounds(plan, progress, self._failure_limit(plan))
         try:
             with closing(rounds.chunks(plan.to_compute)) as chunks:
                 for chunk in chunks:
@@ -452,6 +451,13 @@ class FunctionPod:
             self.cache.compact()
         report.seconds = time.monotonic() - began
         return report
+
+    def _failure_limit(self, plan: Plan) -> FailureLimit:
+        expected = frozenset[int]()
+        if plan.found.null_count < len(plan.found):
+            failed_before = pc.starts_with(plan.reasons.texts, EARLIER_FAILURE)
+            expected = frozenset(plan.to_compute.filter(failed_before).to_pylist())
+        return FailureLimit(self.failures.max_failures, len(plan.to_compute), self.concurrency, self._owner, expected)
 
     def _remember(self, plan: Plan) -> None:
         variation = plan.variation

@@ -71,6 +71,32 @@ def test_what_is_no_reason_to_stop(how: str) -> None:
     assert report.done == count
 
 
+def test_failures_of_an_earlier_run_are_expected() -> None:
+    """Packets that failed before, and do so again, stop no run where others have results; where none has, they do."""
+
+    def work(x: int) -> int:
+        if x % 2:
+            raise ValueError(x)
+        return x
+
+    pod = pod_of(work, **ONE_BY_ONE)
+    assert computed(pod, 100).failed == 50
+    again = computed(pod, 100)
+    assert (again.computed, again.failed) == (0, 50)
+    more = computed(pod, 110)
+    assert (more.computed, more.failed) == (5, 55)
+
+    def hopeless(x: int) -> int:
+        raise ValueError(x)
+
+    policy = FailurePolicy(max_failures=1.0)
+    pod = pod_of(hopeless, failures=policy, **ONE_BY_ONE)
+    assert computed(pod, 50).failed == 50
+    pod = pod_of(hopeless, pod.cache.database, **ONE_BY_ONE)
+    with pytest.raises(TooManyFailuresError, match="first 20 of 50"):
+        computed(pod, 50)
+
+
 @pytest.mark.parametrize(("most", "failed"), [(0, 1), (4, 5), (0.05, 6), (1.0, None)])
 def test_a_number_or_a_part(most: float, failed: int | None) -> None:
     """`max_failures` takes the place of the rule for the first packets: with more failures than it allows, the run stops."""
