@@ -40,11 +40,13 @@ class Chunk:
 
     def without_faults(self) -> tuple[Chunk, str | None]:
         """Return it without the packets during which something of ours failed, and what the first of these tells."""
-        faults = [one for one in self.outcomes if is_any(one.kinds, [INFRASTRUCTURE_CLASS])]
-        if not faults:
-            return self, None
-        kept = tuple(one for one in self.outcomes if one not in faults)
-        return replace(self, outcomes=kept), faults[0].message
+        told, kept = None, list[Outcome]()
+        for one in self.outcomes:
+            if is_any(one.kinds, [INFRASTRUCTURE_CLASS]):
+                told = told or one.message
+            else:
+                kept.append(one)
+        return (self, None) if told is None else (replace(self, outcomes=tuple(kept)), told)
 
     @property
     def without_result(self) -> tuple[int, int]:
