@@ -566,13 +566,15 @@ class PythonPacketFunction:
             return found
         function = getattr(found, "__wrapped_function__", found)
         named = (config["output_keys"] or None, config["function_name"], config["version"])
-        batch_size = config.get("batch_size", 0)
-        calls = {
-            "max_concurrency": config.get("max_concurrency"),
-            "batch": batch_size > 0,
-            "batch_size": batch_size or None,
-        }
-        made = cls(function, *named, **declarations_of(config), **calls)
+        size = config.get("batch_size", 0)
+        made = cls(
+            function,
+            *named,
+            **declarations_of(config),
+            max_concurrency=config.get("max_concurrency"),
+            batch=size > 0,
+            batch_size=size or None,
+        )
         if list(made.uri) != list(config["uri"]):
             raise DefinitionError(
                 f"{config['module']}.{config['qualname']} is here {made.uri}, and was {tuple(config['uri'])}: its output types, or "
