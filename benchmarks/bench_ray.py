@@ -1,7 +1,7 @@
-"""A trivial function on Ray: `RayExecutor.run_rows` beside hand-written tasks.
+"""Rows on Ray, beside a plain loop and hand-written tasks.
 
-Prints microseconds per row, and two ratios: to tasks of the same number of rows (the budget is 2), and to tasks of twice
-as many, which suit the hand-written ones better. Runs alternate, and the best of each counts.
+What it prints: the overhead per row of a trivial function, as ratios to tasks of the same number of rows (the budget is 2) and of
+twice as many, which suit the hand-written ones better; and how many times as fast as one core a CPU-bound function gets on two.
 
     python benchmarks/bench_ray.py [rows]
 """
@@ -9,75 +9,78 @@ as many, which suit the hand-written ones better. Runs alternate, and the best o
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
+from typing import Any
 
 import ray
+from side_by_side import burn, seconds_of, tell_load, tell_rows, tell_speed_up, trivial
 
-from orcapod_dagster.core.executors.base import RowBatch
+from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.executors.ray import RayExecutor
+from orcapod_dagster.core.packet_logs import LOG_BYTES
+from orcapod_dagster.testing.executors import make_batches
 
 ROWS_PER_TASK = 8_192
 WINDOW = 4
-REPEATS = 5
-BUDGET = 2.0
-
-
-def trivial(x: int) -> int:
-    return x + 1
+BURNS = 2_000
+BURNS_PER_TASK = 125
 
 
 @ray.remote
-def trivial_task(rows: list[int]) -> list[int]:
-    return [trivial(x) for x in rows]
+def task_of(function: Callable[..., Any], rows: list[int]) -> list[int]:
+    """One hand-written task."""
+    return [function(x) for x in rows]
 
 
-def hand_written(values: list[int], size: int = ROWS_PER_TASK) -> int:
-    """Tasks with the same window, as one writes them after Ray's own guide."""
-    running, total = [], 0
+def hand_written(function: Callable[..., Any], values: list[int], size: int) -> None:
+    """Run tasks with the same window, as one writes them after Ray's own guide."""
+    running: list[Any] = []
+    total = 0
     for start in range(0, len(values), size):
         if len(running) == WINDOW:
             ready, running = ray.wait(running, num_returns=1)
             total += len(ray.get(ready[0]))
-        running.append(trivial_task.remote(values[start : start + size]))
-    return total + sum(len(ray.get(reference)) for reference in running)
+        running.append(task_of.remote(function, values[start : start + size]))
+    assert total + sum(len(ray.get(reference)) for reference in running) == len(values)
 
 
-def ours(values: list[int]) -> int:
-    batches = (
-        RowBatch((piece,), {}, start, len(piece))
-        for start in range(0, len(values), ROWS_PER_TASK)
-        for piece in [values[start : start + ROWS_PER_TASK]]
-    )
-    return sum(result.length for result in RayExecutor().run_rows(trivial, batches))
-
-
-def microseconds_per_row(run: Callable[[list[int]], int], values: list[int]) -> float:
-    began = time.perf_counter()
-    assert run(values) == len(values)
-    return (time.perf_counter() - began) / len(values) * 1e6
+def ours(function: Callable[..., Any], values: list[int], capture: int = 0) -> None:
+    """Run rows as an asset does."""
+    batches = make_batches(values, rows=ROWS_PER_TASK)
+    options = CallOptions(capture=capture)
+    assert sum(one.length for one in RayExecutor().run_rows(function, batches, call_options=options)) == len(values)
 
 
 def main(rows: int) -> None:
-    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=200_000_000, log_to_driver=False)
+    """Print all of it."""
+    ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=200_000_000, log_to_driver=False)
+    tell_load()
     values = list(range(rows))
-    runs: dict[str, Callable[[list[int]], int]] = {
-        f"hand-written, {ROWS_PER_TASK} rows": hand_written,
-        f"hand-written, {2 * ROWS_PER_TASK} rows": lambda values: hand_written(values, 2 * ROWS_PER_TASK),
-        "RayExecutor.run_rows": ours,
-    }
-    for run in runs.values():
-        run(values[:50_000])
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(REPEATS):
-        for name, run in runs.items():
-            times[name].append(microseconds_per_row(run, values))
-    for name, measured in times.items():
-        print(f"{name:<26} {min(measured):.3f} µs/row")
-    same, double, executor = (min(measured) for measured in times.values())
-    print(
-        f"ratio at the same size {executor / same:.2f} (budget {BUDGET}), to tasks of twice the size {executor / double:.2f}"
+    same, double = f"hand-written, {ROWS_PER_TASK:,} rows a task", f"hand-written, {2 * ROWS_PER_TASK:,} rows a task"
+    ours(trivial, values[:50_000])
+    hand_written(trivial, values[:50_000], ROWS_PER_TASK)
+    overhead = seconds_of(
+        {
+            "plain loop": lambda: [trivial(x) for x in values],
+            same: lambda: hand_written(trivial, values, ROWS_PER_TASK),
+            double: lambda: hand_written(trivial, values, 2 * ROWS_PER_TASK),
+            "Ray executor": lambda: ours(trivial, values),
+            "Ray executor with capture": lambda: ours(trivial, values, LOG_BYTES),
+        }
     )
+    tell_rows("trivial function", overhead, rows, [("Ray executor", same, 2.0), ("Ray executor", double, None)])
+    burns = list(range(BURNS))
+    fast = seconds_of(
+        {
+            "plain loop": lambda: [burn(x) for x in burns],
+            "hand-written": lambda: hand_written(burn, burns, BURNS_PER_TASK),
+            "Ray executor": lambda: ours(burn, burns),
+        },
+        repeats=3,
+    )
+    tell_speed_up("CPU-bound function, 2 cores", fast, "plain loop", {})
+    tell_load()
+    ray.shutdown()
 
 
 if __name__ == "__main__":
