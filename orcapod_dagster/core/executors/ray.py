@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import importlib
 import os
 import time
 from collections import Counter
@@ -16,6 +17,7 @@ from orcapod_dagster.core.executors import ray_worker, row_worker
 from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorBase, RowBatch
 from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.executors.deaths import Deaths, failed_alone
+from orcapod_dagster.core.executors.local_cluster import join_local_cluster
 from orcapod_dagster.core.executors.own_modules import own_modules
 from orcapod_dagster.core.executors.pickling import dumps
 from orcapod_dagster.core.executors.ray_cluster import RayCluster
@@ -38,7 +40,8 @@ class RayExecutor(PythonFunctionExecutorBase):
     """Runs rows on Ray.
 
     Args:
-        ray_address: the cluster; default the one that `RAY_ADDRESS` names, or a local one, started once per process.
+        ray_address: the cluster; default the one that `RAY_ADDRESS` names or `ray start` has started on this machine, or a local
+            one, which processes share that are alike (`local_cluster.py`).
         runtime_env: Ray's runtime environment; never stored, only whether there is one.
         num_cpus, num_gpus, resources: what one task reserves.
         ray_remote_opts: further options of `ray.remote`.
@@ -115,12 +118,13 @@ class RayExecutor(PythonFunctionExecutorBase):
         if ray.is_initialized():
             return ray
         address = self._address or os.environ.get("RAY_ADDRESS")
-        options: dict[str, Any] = {"ignore_reinit_error": True, "log_to_driver": False, "configure_logging": False}
-        if address is None:
-            options["include_dashboard"] = False
         shown = _without_credentials(address) if address else "a local cluster"
         try:
-            ray.init(address=address, **options)
+            if address is None and not _is_started_by_hand():
+                address = shown = _joined(ray)
+            ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, configure_logging=False)
+        except ExecutorError:
+            raise
         except Exception as error:  # noqa: BLE001  # Ray, gRPC and the operating system raise errors of many classes
             # Ray quotes the address in its own errors, so one with credentials is not shown as the cause.
             cause = error if address is None or shown == address else None
@@ -316,6 +320,22 @@ def _without_credentials(address: str) -> str:
     scheme, separator, rest = address.rpartition("://")
     place = rest.partition("?")[0].partition("#")[0].rpartition("@")[2]
     return scheme + separator + place
+
+
+def _joined(ray: Any) -> str:
+    """Return the address of the local cluster that this process shares, ready to be connected to."""
+    address, auth_mode = join_local_cluster(ray.__version__)
+    if auth_mode is not None and os.environ.get("RAY_AUTH_MODE") is None:
+        # As Ray does itself for a cluster that it starts, or finds by itself; not for one that is named.
+        os.environ["RAY_AUTH_MODE"] = auth_mode
+        importlib.import_module("ray._raylet").Config.initialize("")
+    return address
+
+
+def _is_started_by_hand() -> bool:
+    """Tell whether `ray start` has left the address of a cluster on this machine, to which `ray.init()` connects by itself."""
+    services = importlib.import_module("ray._private.services")
+    return services.find_bootstrap_address(None) is not None
 
 
 def _import_ray() -> ModuleType:
