@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 _SECONDS: Final = 5.0
 _LATER_SECONDS: Final = 10.0
 _LATER_AFTER: Final = 600.0
-_END_SECONDS: Final = 10.0
+_END_SECONDS: Final = 2.0
 
 
 class ProgressLines:

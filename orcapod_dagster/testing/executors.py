@@ -322,6 +322,19 @@ class ExecutorConformance(
         assert all(moment >= least - 0.05 for moment, least in zip(told, earliest, strict=True))
         assert came[0] < told[3]
 
+    def test_it_tells_how_many_rows_are_under_way(self) -> None:
+        """An executor that tells it has some rows with workers before the first result, and never more than are left."""
+        told: list[int] = []
+        options = CallOptions(slice_seconds=0.0, under_way=told.append)
+        left = 12
+        for result in self.make_executor().run_rows(sleep_briefly, make_batches(range(left)), call_options=options):
+            if not told:
+                pytest.skip("this executor does not tell")
+            assert 1 <= told[-1] <= left
+            left -= result.length
+        assert left == 0
+        assert min(told) >= 0
+
     def test_close_cancels(self) -> None:
         """Closing after the first result ends what runs; the executor works on afterwards."""
         executor = self.make_executor()

@@ -90,3 +90,21 @@ def test_what_was_declared_and_is_gone_is_named() -> None:
     config["depends_on"][0]["qualname"] = "gone"
     with pytest.raises(DefinitionError, match=r"'work': depends_on\[0\] cannot be imported here"):
         PythonPacketFunction.from_config(config)
+
+
+async def work_async(x: int) -> int:
+    return x
+
+
+def work_batch(x: list[int]) -> list[int]:
+    return x
+
+
+@pytest.mark.parametrize(
+    ("function", "options"), [(work_async, {"max_concurrency": 7}), (work_batch, {"batch": True, "batch_size": 3})]
+)
+def test_the_kind_is_carried(function: Callable[..., Any], options: dict[str, Any]) -> None:
+    """How many packets run at a time, and how many a call gets, come back as they were declared."""
+    made, again = rebuilt(function, **options)
+    assert (again.max_concurrency, again.batch_size, again.uri) == (made.max_concurrency, made.batch_size, made.uri)
+    assert {again.max_concurrency, again.batch_size} & set(options.values())

@@ -258,6 +258,7 @@ class PythonFunctionExecutorBase(ABC):
         may come in any order; together they cover every row once. A row that raises is a `RowFailure` and stops no other.
         Without `waits_for_batches`, taking a batch may last until its rows may begin.
         With `call_options.turn_seconds`, yield `NOTHING_YET` where nothing finishes for so long, if you can.
+        Call `call_options.under_way` with the number of rows that workers have, when it changes, if you know it.
         When the caller closes the generator, cancel what still runs. With `call_options.capture`, keep at most so many bytes of what each
         row writes to stdout, to stderr, and logs, and yield them as `BatchResult.logs`; show them where this process shows
         its own, too. `capture.Capture` does it for `run_slice`.
