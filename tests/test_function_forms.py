@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 import dagster as dg
 import pyarrow as pa
 import pytest
+from desk_project import Project
+from test_assets import Lake, make_upstream
 
 from orcapod_dagster import SkipPacket, packet_asset
 from orcapod_dagster.core.errors import DefinitionError, PacketFailuresError
-from tests.test_assets import Lake, make_upstream
+from orcapod_dagster.desk import audit, packet_row, trace
 
 CALLS: list[Any] = []
 
@@ -181,3 +183,24 @@ def test_an_asset_of_a_batch_function(lake: Lake) -> None:
     shown = lake.run(texts("a", "b", "new", "skip", "c", "d"), asset)
     assert lake.counts(shown, "upper") == (6, 3, 2, 0, 1)
     assert CALLS == [2]
+
+
+def test_the_desk_knows_generators(tmp_path: Path) -> None:
+    """`row` shows and calls the packet, also by the tags of one of its rows; a trace goes from a row through it to the source."""
+    upstream, first = texts("a bb", "", "ccc"), words_asset()
+    sizes = packet_asset(count, name="sizes", inputs=first, output_keys=["n"])
+    project = Project(tmp_path / "lake")
+    project.run(upstream, first, sizes)
+    definitions = project.definitions(upstream, first, sizes)
+    for tags in ({"page": 0}, {"page": 0, "words_index": 1}):
+        row = packet_row(definitions, "words", tags=tags)
+        assert row.result is not None
+        assert row.result["word"].to_pylist() == [["a", "bb"]]
+        assert row.call() == [Word("a", 1), Word("bb", 2)]
+    found = trace(definitions, "sizes", tags={"page": 0, "words_index": 1})
+    steps = {step.asset.to_user_string(): step for step in found.steps}
+    assert list(steps) == ["sizes", "words", "texts"]
+    assert (steps["words"].row["word"], steps["texts"].row["text"]) == ("bb", "a bb")
+    assert trace(definitions, "words", tags={"page": 0, "words_index": 0}).steps[-1].row["text"] == "a bb"
+    assert audit(definitions, "words").equal == 3
+    project.instance.dispose()

@@ -59,6 +59,11 @@ def input_rows(
     return InputRows(stream, {spec.inputs[name]: rows for name, rows in found.items()})
 
 
+def packet_tags(spec: PacketAssetSpec, tags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tags of a packet; the index of a generator is one of a row of its table alone."""
+    return {name: value for name, value in tags.items() if name not in spec.index_columns}
+
+
 def check_tags(desk: Desk, spec: PacketAssetSpec, tags: Mapping[str, Any]) -> None:
     """Refuse tags that are not just those of the asset.
 

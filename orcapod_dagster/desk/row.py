@@ -23,7 +23,7 @@ from orcapod_dagster.core.streams import PacketStream
 from orcapod_dagster.core.types import ContentHash
 from orcapod_dagster.desk.finding import find_rows
 from orcapod_dagster.desk.opening import AssetLike, Desk, desk_at
-from orcapod_dagster.desk.packets import check_partition, input_rows, partition_of, tags_told
+from orcapod_dagster.desk.packets import check_partition, input_rows, packet_tags, partition_of, tags_told
 from orcapod_dagster.spec import PacketAssetSpec
 
 _LINES: Final = 20
@@ -68,13 +68,14 @@ class PacketRow:
         Nothing is caught, captured, converted or stored; a breakpoint in the function stops there. An `async def` runs to
         its end.
         """
-        value = self._spec.function.function(*self.positional, **self.keyword)
+        value = self.function(*self.positional, **self.keyword)
         return run_coroutine(value) if inspect.iscoroutine(value) else value
 
     @property
     def function(self) -> Any:
-        """The plain function."""
-        return self._spec.function.function
+        """The plain function; a generator as one that gives the list of its rows, for it would not run else."""
+        function = self._spec.function
+        return function.for_rows() if function.is_generator else function.function
 
     def describe(self) -> str:
         """Return all of this as text, values cut to a readable length."""
@@ -198,6 +199,7 @@ def one_packet(
 
 def _row(desk: Desk, asset: Any, tags: Mapping[str, Any], partition: str | None) -> PacketRow:
     spec = desk.spec(asset)
+    tags = packet_tags(spec, tags)
     stream, partition = one_packet(desk, spec, tags, partition)
     pod = desk.planning_pod(spec, partition)
     hashed = pod.hash(stream)

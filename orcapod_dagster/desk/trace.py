@@ -33,6 +33,7 @@ from orcapod_dagster.desk.packets import (
     check_partition,
     check_tags,
     input_rows,
+    packet_tags,
     partition_of_rows,
     tags_told,
 )
@@ -98,7 +99,7 @@ class _Tracer:
 
     def run(self, spec: PacketAssetSpec, tags: Mapping[str, Any], partition: str | None) -> list[TraceStep]:
         """Return the steps from one row."""
-        check_tags(self._desk, spec, tags)
+        check_tags(self._desk, spec, packet_tags(spec, tags))
         if partition is not None:
             check_partition(self._desk, spec, partition)
         source = self._desk.table(spec, partition)

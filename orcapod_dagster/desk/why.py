@@ -23,7 +23,7 @@ from orcapod_dagster.core.readable import readable, readable_pair
 from orcapod_dagster.core.reasons import EARLIER_FAILURE, NO_EARLIER_RESULT, change_between
 from orcapod_dagster.core.streams import PacketStream
 from orcapod_dagster.desk.opening import AssetLike, Desk, desk_at
-from orcapod_dagster.desk.packets import input_rows, tags_told
+from orcapod_dagster.desk.packets import input_rows, packet_tags, tags_told
 from orcapod_dagster.desk.row import current_result, next_run, one_packet, record_facts, records_of, table_row_of
 from orcapod_dagster.desk.trace import Past
 from orcapod_dagster.spec import PacketAssetSpec
@@ -109,6 +109,7 @@ def why(
 
 def _why(desk: Desk, asset: Any, tags: Mapping[str, Any], partition: str | None) -> Why:
     spec = desk.spec(asset)
+    tags = packet_tags(spec, tags)
     stream, partition = one_packet(desk, spec, tags, partition)
     pod = desk.planning_pod(spec, partition)
     hashed = pod.hash(stream)
