@@ -202,7 +202,7 @@ class ExecutorConcurrencyConformance(ABC):
         results.close()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]  # it is a generator
         assert first.outputs == [0]
         assert self.run_at_once(count_at_once, 4, 2)[1]
-        assert time.monotonic() - began < 20 + self.start_seconds
+        assert time.monotonic() - began < 40 + self.start_seconds  # a row takes 60
 
     def test_interrupt_of_rows_at_once(self) -> None:
         """A KeyboardInterrupt of one row reaches the caller."""
