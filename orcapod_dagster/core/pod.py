@@ -40,6 +40,7 @@ from orcapod_dagster.core.files import FileMemory, FileReader, Looks, PathsInFli
 from orcapod_dagster.core.hashing import HASH_TYPE, hash_rows, split_lanes
 from orcapod_dagster.core.identity import Environment
 from orcapod_dagster.core.infrastructure import InfrastructureError
+from orcapod_dagster.core.interrupts import interrupts_deferred, termination_put_off
 from orcapod_dagster.core.outcomes import DETAILS, FAILED, SKIPPED, Outcome, OutcomeLog
 from orcapod_dagster.core.packet_function import PythonPacketFunction
 from orcapod_dagster.core.packet_logs import PacketLogs
@@ -421,6 +422,10 @@ class FunctionPod:
         Raises:
             TooManyFailuresError: the run stopped, as `max_failures` says, or because the first packets all failed alike.
         """
+        with termination_put_off():
+            return self._compute(plan, on_progress)
+
+    def _compute(self, plan: Plan, on_progress: Callable[[PodReport], None] | None) -> PodReport:
         began = time.monotonic()
         report = PodReport(len(plan.hashes), len(plan.to_compute), reasons=plan.reasons.counts())
         report.skipped, report.failed = len(plan.skipped), len(plan.failed)
@@ -569,6 +574,11 @@ class FunctionPod:
         return self._files.changed(in_flight.receive(result.start, result.length), plan.looks.take(rows))
 
     def _flush(self, plan: Plan, waiting: Sequence[Chunk], report: PodReport) -> None:
+        """Store finished work; an interrupt waits for that, for whoever stopped in the middle of it would lose it."""
+        with interrupts_deferred():
+            self._store(plan, waiting, report)
+
+    def _store(self, plan: Plan, waiting: Sequence[Chunk], report: PodReport) -> None:
         """Store finished work, one commit per execution context; logs first, so that no result is ever without them."""
         groups: dict[int, list[Chunk]] = {}
         contexts: dict[int, Context] = {}

@@ -110,7 +110,10 @@ class LocalPythonFunctionExecutor(PythonFunctionExecutorBase):
                         start = batch.start + done.first
                         failures, logs = row_failures(done.failures, start), row_logs(done.logs, start)
                         data, length = self.get_executor_data(), len(done.outputs)
-                        yield BatchResult(start, length, done.outputs, done.durations, failures, data, logs)
+                        if length:
+                            yield BatchResult(start, length, done.outputs, done.durations, failures, data, logs)
+                        if done.interrupt is not None:
+                            raise done.interrupt
 
 
 def stay_aside() -> None:

@@ -69,6 +69,8 @@ class RowWorker:
                 )
             else:
                 result = run_slice(self._function, columns, keywords, 0, length, seconds, self._loop, self._capture)
+        if result.interrupt is not None:
+            raise result.interrupt
         return self._pack(result)
 
     @property

@@ -43,6 +43,7 @@ class SliceResult(NamedTuple):
         outputs, durations: one per row. failures, logs: in the order of the rows; their `row` counts from `first`.
         first: counts from the first row that was given.
         more: whether further results of the rows that were given will come.
+        interrupt: what ended the slice in the middle of the row after them, e.g. Ctrl-C; to be raised by whoever has taken the rest.
     """
 
     outputs: list[Any]
@@ -51,6 +52,7 @@ class SliceResult(NamedTuple):
     logs: Sequence[LogEntry] = ()
     first: int = 0
     more: bool = False
+    interrupt: BaseException | None = None
 
 
 def run_slice(
@@ -75,7 +77,8 @@ def run_slice(
 
     Returns:
         The finished rows from `first` on: outputs and durations in seconds, `None` and the time spent where a row raised.
-        A `SystemExit` is that row's failure; a `KeyboardInterrupt` is raised.
+        A `SystemExit` is that row's failure. A `KeyboardInterrupt` ends the slice: of a sync function, it is given back with what is
+        finished; of an async one, it is raised.
     """
     call, rows = as_rows(function, columns, keyword_columns, first, length)
     watch = capture or NoCapture()
@@ -136,25 +139,34 @@ def _call_rows(
     enough = quick
     before = clock()
     deadline = before + seconds
-    for values in rows:
-        try:
-            add_output(call(*values))
-        except (Exception, SystemExit, asyncio.CancelledError) as error:  # noqa: BLE001  # users raise anything
-            errors.append((len(outputs), error))
-            add_output(None)
-        now = clock()
-        took = now - before
-        add_duration(took)
-        if took <= enough:
-            enough = quick
-        elif heard(0, 1) or sys.stdout is not out or sys.stderr is not err:
-            now, enough = capture.take(len(outputs) - 1), quick
-        else:
-            enough = asked  # the next row's time has this question in it, which costs less than to read the clock again
-        if now > deadline:
-            break
-        before = now
-    return slice_result(outputs, durations, errors)
+    interrupt: BaseException | None = None
+    try:
+        for values in rows:
+            try:
+                add_output(call(*values))
+            except (Exception, SystemExit, asyncio.CancelledError) as error:  # noqa: BLE001  # users raise anything
+                errors.append((len(outputs), error))
+                add_output(None)
+            now = clock()
+            took = now - before
+            add_duration(took)
+            if took <= enough:
+                enough = quick
+            elif heard(0, 1) or sys.stdout is not out or sys.stderr is not err:
+                now, enough = capture.take(len(outputs) - 1), quick
+            else:
+                enough = (
+                    asked  # the next row's time has this question in it, which costs less than to read the clock again
+                )
+            if now > deadline:
+                break
+            before = now
+    except BaseException as error:
+        if isinstance(error, Exception):
+            raise
+        interrupt, finished = error, len(durations)
+        del outputs[finished:], errors[sum(row < finished for row, _ in errors) :]
+    return slice_result(outputs, durations, errors)._replace(interrupt=interrupt)
 
 
 async def _await_rows(

@@ -6,6 +6,7 @@ rest is sent again. Only as many tasks as there are places for are under way, so
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from abc import ABC, abstractmethod
@@ -28,6 +29,7 @@ from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.executors.slices import SliceFailure, is_async
 
 _GROWTH: Final = 16
+_LAST_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +167,22 @@ class TaskRun(ABC):
                     self._adapt(piece.length, done[0])
                     waiting.extendleft(reversed(piece.without(done[0]).left()))
                 yield from done
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            if not isinstance(error, Exception):  # an interrupt; what workers finish just now is not to be lost
+                yield from self._last_results(running)
+            raise
         finally:
             self._cancel(list(running))
+
+    def _last_results(self, running: dict[Any, Piece]) -> Iterator[BatchResult]:
+        """Yield what ends within two seconds: slices are shorter than that, but for rows that are longer."""
+        until = time.monotonic() + _LAST_SECONDS
+        with contextlib.suppress(Exception):  # the interrupt is what ends the run
+            while running and (task := self._finished(running, max(0.0, until - time.monotonic()))) is not None:
+                found = self._collect(task, running.pop(task))
+                yield from (one for one in found if isinstance(one, BatchResult))
 
     def _fill(self, running: dict[Any, Piece], waiting: deque[Piece], source: Iterator[Piece]) -> float | None:
         """Send tasks while there are places; where the next rows may not begin yet, return in how many seconds they may."""

@@ -1,0 +1,244 @@
+"""Campaign: runs on each executor are ended at random moments, by Ctrl-C, SIGTERM, Dagster's cancel, and SIGKILL."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from faults.harness import FULL, check_results, check_squares, rounds, say
+
+pytestmark = pytest.mark.slow
+
+ROWS = 200
+SCRIPT = Path(__file__).with_name("cancelled.py")
+LEAVE_SECONDS = 10.0 if FULL else 60.0
+"""Within so long, what is computed is stored and the process is gone, on a machine that does nothing else."""
+BY_SIGNAL = [signal.SIGINT, signal.SIGTERM, signal.SIGKILL]
+
+
+@pytest.fixture(scope="module")
+def ray_address() -> Iterator[str]:
+    """A cluster of its own, which outlives the runs; in a folder of its own, for Ray notes there which is this machine's."""
+    pytest.importorskip("ray", reason="the extra 'ray' is not installed")
+    folder = Path("/tmp") / f"orcapod-cancel-{os.getpid()}"  # a short path, for sockets lie in it
+    program = (
+        "import sys, ray; c = ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100_000_000, log_to_driver=False, "
+        "configure_logging=False); print('at', c.address_info['gcs_address'], flush=True); sys.stdin.read()"
+    )
+    environment = {**os.environ, "RAY_TMPDIR": str(folder)}
+    with subprocess.Popen(
+        [sys.executable, "-c", program], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as head:
+        assert head.stdout is not None
+        yield next(line.split()[1] for line in head.stdout if line.startswith("at "))
+        head.communicate()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(params=["local", "pool", "ray"])
+def environment(request: pytest.FixtureRequest) -> dict[str, str]:
+    """What says where the packets run."""
+    found = {"CANCELLED_ON": request.param, "CANCELLED_ROWS": str(ROWS), "PYTHONPATH": os.pathsep.join(sys.path)}
+    if request.param == "ray":
+        found["CANCELLED_RAY"] = request.getfixturevalue("ray_address")
+    return found
+
+
+def calls(root: Path, what: str) -> list[tuple[int, int]]:
+    """Return process and packet of what packets noted."""
+    path = root / "calls"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [
+        (int(line.split()[0]), int(line.split()[2])) for line in lines if len(line.split()) == 3 and f" {what} " in line
+    ]
+
+
+def stored(root: Path) -> int:
+    """Return how many results were reported durable."""
+    path = root / "acknowledged"
+    return sum(line.count(",") + 1 for line in path.read_text().splitlines()) if path.exists() else 0
+
+
+def running(pids: set[int]) -> set[int]:
+    """Return which of these processes are there, and no zombies."""
+    states = {pid: Path(f"/proc/{pid}/stat") for pid in pids}
+    return {
+        pid for pid, path in states.items() if path.exists() and path.read_text().rpartition(")")[2].split()[0] != "Z"
+    }
+
+
+def run(root: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Start a run in a process."""
+    root.mkdir(exist_ok=True)
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT)],
+        env={**os.environ, **environment, "CANCELLED_ROOT": str(root)},
+        stdout=subprocess.DEVNULL,
+        stderr=(root / "errors").open("ab"),
+    )
+
+
+def wait_for_some(root: Path, process: subprocess.Popen[bytes] | None, pick: random.Random) -> None:
+    """Wait until a random number of packets was begun, and some milliseconds more; or until it is over."""
+    begun = pick.randrange(1, ROWS)
+    first = len(calls(root, "begins"))
+    deadline = time.monotonic() + 120
+    while len(calls(root, "begins")) - first < begun and time.monotonic() < deadline:
+        if process is not None and process.poll() is not None:
+            return
+        time.sleep(0.01)
+    time.sleep(pick.uniform(0, 0.05))
+
+
+def check_left(root: Path, *, flushed: bool) -> int:
+    """Hold what is left against what was promised; return how many finished packets have no result."""
+    pids = {pid for pid, _ in calls(root, "begins")}
+    deadline = time.monotonic() + LEAVE_SECONDS
+    while running(pids) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not running(pids), "a worker goes on"
+    check_results([root / "acknowledged"], one_writer=True)
+    lost = len({x for _, x in calls(root, "ends")}) - stored(root)
+    if flushed:
+        # Of each worker at most the slice of rows that it has not given back.
+        assert lost <= 120, f"{lost} finished packets have no result"
+    return lost
+
+
+def complete(root: Path, environment: dict[str, str]) -> None:
+    """Run without an interruption: it ends as if there had been none, and nothing that was durable is computed again."""
+    assert run(root, environment).wait(300) == 0, (root / "errors").read_text()[-3000:]
+    check_results([root / "acknowledged"], one_writer=True)
+    check_squares(root, ROWS)
+
+
+@pytest.mark.parametrize("by", BY_SIGNAL, ids=lambda one: one.name)
+def test_signals(tmp_path: Path, environment: dict[str, str], by: signal.Signals) -> None:
+    """What is finished is stored within 10 s, no process is left, and no durable result is computed again."""
+    pick = random.Random(by)
+    lost, seconds = [], []
+    for number in range(rounds(2, 20)):
+        root = tmp_path / str(number // 4)
+        process = run(root, environment)
+        wait_for_some(root, process, pick)
+        began = time.monotonic()
+        process.send_signal(by)
+        process.wait(60)
+        seconds.append(time.monotonic() - began)
+        assert seconds[-1] < LEAVE_SECONDS
+        lost.append(check_left(root, flushed=by != signal.SIGKILL))
+        if number % 4 == 3 or number == rounds(2, 20) - 1:
+            complete(root, environment)
+    say(
+        f"{environment['CANCELLED_ON']}, {by.name}: {len(lost)} times, gone after {max(seconds):.1f} s at most; finished and not stored: "
+        f"{max(lost)} packets at most, {sum(lost)} in all"
+    )
+
+
+LAUNCH = """
+mutation Launch($location: String!) { launchRun(executionParams: {runConfigData: {}, mode: "default", selector: {
+  repositoryLocationName: $location, repositoryName: "__repository__", jobName: "__ASSET_JOB"}}) {
+    __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }
+"""
+TERMINATE = """
+mutation Terminate($run: String!) { terminateRun(runId: $run) {
+    __typename ... on TerminateRunFailure { message } ... on PythonError { message } } }
+"""
+STATUS = "query Status($run: ID!) { runOrError(runId: $run) { ... on Run { status } } }"
+ENDED = {"CANCELED", "FAILURE", "SUCCESS"}
+
+
+class Webserver:
+    """The server of the Dagster UI; the UI does what is done here."""
+
+    def __init__(self, root: Path, environment: dict[str, str]) -> None:
+        root.mkdir()
+        (root / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self._port = free.getsockname()[1]
+        program = [
+            sys.executable,
+            "-m",
+            "dagster_webserver",
+            "-f",
+            str(SCRIPT),
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(self._port),
+        ]
+        self._process = subprocess.Popen(
+            program,
+            env={**os.environ, **environment, "CANCELLED_ROOT": str(root), "DAGSTER_HOME": str(root)},
+            stdout=(root / "server").open("wb"),
+            stderr=subprocess.STDOUT,
+            cwd=root,
+        )
+
+    def ask(self, query: str, **variables: str) -> dict[str, Any]:
+        """Return the one answer to a query; waits for the server to be there."""
+        data = json.dumps({"query": query, "variables": variables}).encode()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self._port}/graphql", data, {"Content-Type": "application/json"}
+        )
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                with urllib.request.urlopen(request) as answer:
+                    (found,) = json.load(answer)["data"].values()
+                    return found
+            except urllib.error.URLError:
+                assert self._process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.5)
+
+    def close(self) -> None:
+        """Stop it as Ctrl-C does."""
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(60)
+
+
+def test_dagsters_cancel(tmp_path: Path, environment: dict[str, str]) -> None:
+    """A run that is terminated as the UI does it is cancelled, with the same promises."""
+    pick = random.Random(4)
+    lost, seconds = [], []
+    root = tmp_path / "home"
+    server = Webserver(root, environment)
+    for _ in range(rounds(1, 20)):
+        launched = server.ask(LAUNCH, location=SCRIPT.name)
+        assert launched["__typename"] == "LaunchRunSuccess", launched
+        run_id = launched["run"]["runId"]
+        wait_for_some(root, None, pick)
+        began = time.monotonic()
+        ended = server.ask(TERMINATE, run=run_id)
+        assert ended["__typename"] == "TerminateRunSuccess", ended
+        while (status := server.ask(STATUS, run=run_id)["status"]) not in ENDED and time.monotonic() - began < 60:
+            time.sleep(0.1)
+        assert status == "CANCELED"
+        seconds.append(time.monotonic() - began)
+        assert seconds[-1] < LEAVE_SECONDS
+        lost.append(check_left(root, flushed=True))
+        complete(root, environment)
+        for name in ("lake", "calls", "acknowledged"):
+            path = root / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    server.close()
+    say(
+        f"{environment['CANCELLED_ON']}, Dagster's cancel: {len(lost)} times, over after {max(seconds):.1f} s at most; finished and not "
+        f"stored: {max(lost)} packets at most, {sum(lost)} in all"
+    )
