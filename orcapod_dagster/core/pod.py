@@ -423,9 +423,9 @@ class FunctionPod:
             TooManyFailuresError: the run stopped, as `max_failures` says, or because the first packets all failed alike.
         """
         with termination_put_off():
-            return self._compute(plan, on_progress)
+            return self._compute(plan, progress or Progress(len(plan.to_compute)))
 
-    def _compute(self, plan: Plan, on_progress: Callable[[PodReport], None] | None) -> PodReport:
+    def _compute(self, plan: Plan, progress: Progress) -> PodReport:
         began = time.monotonic()
         report = PodReport(len(plan.hashes), len(plan.to_compute), reasons=plan.reasons.counts())
         report.skipped, report.failed = len(plan.skipped), len(plan.failed)
@@ -436,7 +436,6 @@ class FunctionPod:
             self._remember(plan)
             self._store_plan(plan, report)
         self._store_invalid(plan, report)
-        progress = progress or Progress(len(plan.to_compute))
         waiting, rounds = Waiting(self._meter), self._rounds(plan, progress, self._failure_limit(plan))
         try:
             with closing(rounds.chunks(plan.to_compute)) as chunks:

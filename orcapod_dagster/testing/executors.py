@@ -22,6 +22,7 @@ from orcapod_dagster.core.skip import SkipPacket
 from orcapod_dagster.testing.executor_batches import ExecutorBatchesConformance
 from orcapod_dagster.testing.executor_concurrency import ExecutorConcurrencyConformance
 from orcapod_dagster.testing.executor_generators import ExecutorGeneratorsConformance
+from orcapod_dagster.testing.executor_hostility import ExecutorHostilityConformance
 from orcapod_dagster.testing.executor_limits import ExecutorLimitsConformance
 from orcapod_dagster.testing.executor_logs import ExecutorLogsConformance
 
@@ -145,6 +146,7 @@ class ExecutorConformance(
     ExecutorGeneratorsConformance,
     ExecutorLogsConformance,
     ExecutorLimitsConformance,
+    ExecutorHostilityConformance,
 ):
     """What every executor of Python functions has to do."""
 

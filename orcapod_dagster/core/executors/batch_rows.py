@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from orcapod_dagster.core.errors import OutputCountError
 from orcapod_dagster.core.executors.capture import Capture, NoCapture
 from orcapod_dagster.core.executors.event_loop import EventLoopThread
+from orcapod_dagster.core.executors.process_state import process_as_it_was
 from orcapod_dagster.core.executors.slices import SliceResult, is_async, slice_result
 
 
@@ -55,7 +56,7 @@ def run_batches(
         its row's failure, or its skip. A `KeyboardInterrupt` is raised.
     """
     watch = capture or NoCapture()
-    with watch.slice() as logs:
+    with process_as_it_was(), watch.slice() as logs:
         batches = _Batches(columns, first, seconds, size, watch, mark)
         if is_async(function):
             loop.run(_await_batches(function, batches))

@@ -207,10 +207,11 @@ class Capture(NoCapture):
         finally:
             if self._pid == os.getpid():
                 self._running = False
-                self._tap.remove()
-                self._err.restore()
-                self._out.restore()
-                self._take_late()
+                with (
+                    contextlib.ExitStack() as stack
+                ):  # each in its turn, also where a row closed what another one needs
+                    for step in (self._take_late, self._out.restore, self._err.restore, self._tap.remove):
+                        stack.callback(step)
 
     def begin(self, row: int) -> None:
         """Number packets on over all slices, for what one of an earlier slice left running must not count as another's."""

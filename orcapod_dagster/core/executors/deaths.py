@@ -18,6 +18,7 @@ class Deaths:
 
     def __init__(self) -> None:
         self._suspects: set[int] = set()
+        self._doubted: set[int] = set()
 
     def runs_alone(self, piece: Piece) -> bool:
         """Tell whether a piece is a suspect's; if its worker dies, that was its row."""
@@ -34,12 +35,15 @@ class Deaths:
                 return []
             self._suspects.add(piece.start)
             return [piece]
-        if not 0 < begun <= piece.length:
+        if not 0 < begun <= piece.length or piece.start in self._doubted:
             parts = list(_in_parts(piece))
+            self._doubted.update(part.start for part in parts)
             self._suspects.update(part.start for part in parts if part.length == 1)
             return parts
         before, suspect, after = around(piece, begun - 1)
         self._suspects.add(suspect.start)
+        # They ran well, so if a worker dies with them again, one of them does harm that shows later.
+        self._doubted.update(part.start for part in before)
         return [*before, suspect, *after]
 
     def among(self, left: Sequence[Piece], running: int, rows: int = 1) -> list[Piece]:

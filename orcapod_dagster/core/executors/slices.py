@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 
 from orcapod_dagster.core.executors.capture import Capture, LogEntry, NoCapture
 from orcapod_dagster.core.executors.event_loop import EventLoopThread
+from orcapod_dagster.core.executors.process_state import process_as_it_was
 
 SKIP_CLASS: Final = "SkipPacket"
 _OWN_ERRORS: Final = "orcapod_dagster.core.errors"
@@ -82,7 +83,7 @@ def run_slice(
     """
     call, rows = as_rows(function, columns, keyword_columns, first, length)
     watch = capture or NoCapture()
-    with watch.slice() as logs:
+    with process_as_it_was(), watch.slice() as logs:
         return _run(function, call, rows, seconds, loop, watch)._replace(logs=logs, first=first)
 
 

@@ -132,10 +132,13 @@ class Spool:
                 return
             setattr(sys, self.name, self._previous)
             _flush(self._previous)
-            self._show()
-            os.dup2(self._original, self.number)
-            os.close(self._original)
-            self._original = None
+            original = self._original
+            try:
+                self._show()
+            finally:
+                self._original = None
+                os.dup2(original, self.number)
+                os.close(original)
 
     def reinstate(self) -> None:
         """Lead both here again, where the function led them elsewhere; nothing once they were restored, by whatever thread."""

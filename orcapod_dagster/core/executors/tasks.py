@@ -181,8 +181,13 @@ class TaskRun(ABC):
         until = time.monotonic() + _LAST_SECONDS
         with contextlib.suppress(Exception):  # the interrupt is what ends the run
             while running and (task := self._finished(running, max(0.0, until - time.monotonic()))) is not None:
-                found = self._collect(task, running.pop(task))
-                yield from (one for one in found if isinstance(one, BatchResult))
+                piece = running.pop(task)
+                found = self._collect(task, piece)
+                if isinstance(found, Partial):
+                    running[task] = piece.without(found.result)
+                    yield found.result
+                else:
+                    yield from (one for one in found if isinstance(one, BatchResult))
 
     def _fill(self, running: dict[Any, Piece], waiting: deque[Piece], source: Iterator[Piece]) -> float | None:
         """Send tasks while there are places; where the next rows may not begin yet, return in how many seconds they may."""
