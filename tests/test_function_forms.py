@@ -50,7 +50,7 @@ def count(word: str) -> int:
     return len(word)
 
 
-def words_asset(function: Any = words, **options: Any) -> dg.AssetsDefinition:
+def words_asset(function: Any = words, **options: Any) -> Any:
     return packet_asset(function, name="words", inputs="texts", **{"tag_columns": ["page"], **options})
 
 
