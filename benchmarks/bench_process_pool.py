@@ -16,20 +16,17 @@ from typing import Any
 
 from side_by_side import burn, seconds_of, tell_load, tell_rows, tell_speed_up, trivial
 
-from orcapod_dagster.core.executors.base import PythonFunctionExecutorBase
-from orcapod_dagster.core.executors.call_options import CallOptions
-from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor
-from orcapod_dagster.core.executors.process_pool import ProcessPoolExecutor
-from orcapod_dagster.core.packet_logs import LOG_BYTES
-from orcapod_dagster.testing.executors import make_batches
-
 CHUNK = 16_384
 BURNS = 2_000
 BURN_CHUNK = 250
 
 
-def ours(executor: PythonFunctionExecutorBase, function: Callable[..., Any], rows: int, capture: int = 0) -> None:
+def ours(executor: Any, function: Callable[..., Any], rows: int, capture: int = 0) -> None:
     """Run rows as an asset does, in batches of as many rows."""
+    # Imported here, for each worker of the plain pool imports this script again.
+    from orcapod_dagster.core.executors.call_options import CallOptions
+    from orcapod_dagster.testing.executors import make_batches
+
     batches = make_batches(list(range(rows)), rows=CHUNK)
     done = sum(one.length for one in executor.run_rows(function, batches, call_options=CallOptions(capture=capture)))
     assert done == rows
@@ -43,6 +40,10 @@ def plain_pool(function: Callable[..., Any], rows: int, chunk: int) -> None:
 
 def main(rows: int) -> None:
     """Print all of it."""
+    from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor
+    from orcapod_dagster.core.executors.process_pool import ProcessPoolExecutor
+    from orcapod_dagster.core.packet_logs import LOG_BYTES
+
     tell_load()
     pool, local = ProcessPoolExecutor(2), LocalPythonFunctionExecutor()
     overhead = seconds_of(
