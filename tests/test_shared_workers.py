@@ -75,7 +75,8 @@ def ray_job() -> dg.JobDefinition:
 
 @pytest.fixture
 def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A lake that the processes of steps know by the environment."""
+    """A lake that the processes of steps know by the environment; they look for this module in the working directory."""
+    monkeypatch.chdir(Path(__file__).parent)
     monkeypatch.setenv("SHARED_WORKERS_LAKE", str(tmp_path / "lake"))
     (tmp_path / "lake").mkdir()
     return tmp_path / "lake"
