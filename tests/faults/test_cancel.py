@@ -39,7 +39,8 @@ def ray_address() -> Iterator[str]:
         "import sys, ray; c = ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100_000_000, log_to_driver=False, "
         "configure_logging=False); print('at', c.address_info['gcs_address'], flush=True); sys.stdin.read()"
     )
-    environment = {**os.environ, "RAY_TMPDIR": str(folder)}
+    # Its token would be known to the processes that it starts alone.
+    environment = {**os.environ, "RAY_TMPDIR": str(folder), "RAY_AUTH_MODE": "disabled"}
     with subprocess.Popen(
         [sys.executable, "-c", program], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as head:
@@ -54,6 +55,7 @@ def environment(request: pytest.FixtureRequest) -> dict[str, str]:
     """What says where the packets run."""
     found = {"CANCELLED_ON": request.param, "CANCELLED_ROWS": str(ROWS), "PYTHONPATH": os.pathsep.join(sys.path)}
     if request.param == "ray":
+        found["RAY_AUTH_MODE"] = "disabled"
         found["CANCELLED_RAY"] = request.getfixturevalue("ray_address")
     return found
 
