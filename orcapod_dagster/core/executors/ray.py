@@ -22,7 +22,7 @@ from orcapod_dagster.core.executors.own_modules import own_modules
 from orcapod_dagster.core.executors.pickling import dumps
 from orcapod_dagster.core.executors.ray_cluster import RayCluster
 from orcapod_dagster.core.executors.tasks import Partial, Piece, TaskRun, rows_at_once, unpacked
-from orcapod_dagster.core.executors.time_limit import took_too_long
+from orcapod_dagster.core.executors.time_limit import GRACE_SECONDS, took_too_long
 from orcapod_dagster.core.executors.worker_modules import WORKER_MODULES
 from orcapod_dagster.core.executors.worker_output import CaptureOrder, pass_on
 from orcapod_dagster.core.types import Schema
@@ -224,7 +224,7 @@ class _Run(TaskRun):
         if again:
             return again
         data, seconds = self._executor.get_executor_data(), time.monotonic() - task.began
-        if self._limit is not None and seconds > self._limit:
+        if self._limit is not None and seconds >= self._seconds + self._limit + GRACE_SECONDS:
             return [failed_alone(piece, took_too_long(self._limit, ended=True), seconds, data)]
         how = "for want of memory" if isinstance(error, self._ray.exceptions.OutOfMemoryError) else "unexpectedly"
         death = WorkerDeathError(f"The Ray worker that ran this packet ended {how}, and again when it ran alone.")
