@@ -183,7 +183,7 @@ class AssetTable:
         sources = {part.input.name: part.input.source for part in stream.parts}
         self._read = {name: one.version for name, one in sources.items() if isinstance(one, DeltaSource)}
         if self._current is not None:
-            pod.earlier_rows = EarlierRows(self._current, lambda: stored_binding(self._standing_commit()))
+            pod.planner.earlier_rows = EarlierRows(self._current, lambda: stored_binding(self._standing_commit()))
         self._run_id = context.run.run_id
 
     def standing(self, stream: PacketStream, hashes: pa.Array) -> str | None:
@@ -200,7 +200,9 @@ class AssetTable:
         ):
             return None
         if is_generator:
-            same = self._same_packets(self._current, stream, hashes, said) and not self._pod.lost_values(self._current)
+            same = self._same_packets(self._current, stream, hashes, said) and not self._pod.planner.lost_values(
+                self._current
+            )
             return str(said[DATA_VERSION]) if same else None
         kept = list(kept_columns(self._spec, stream))
         table = PacketStream.open([StreamInput("table", self._current)], stream.tag_columns)
@@ -214,7 +216,7 @@ class AssetTable:
             if any(not _same(mine.column(i), standing.column(i)) for i in range(len(kept))):
                 return None
             start += len(keys)
-        if self._pod.lost_values(self._current):
+        if self._pod.planner.lost_values(self._current):
             return None
         return str(said[DATA_VERSION])
 
@@ -237,7 +239,7 @@ class AssetTable:
     def _stamp(self, stream: PacketStream, store_state: str) -> dict[str, str]:
         columns = [*table_columns(self._spec, stream), "", *self._spec.function.output_keys]
         return {
-            IDENTITY: self._pod.identity(),
+            IDENTITY: self._pod.planner.identity(),
             STORE_STATE: store_state,
             COLUMNS: json.dumps(columns),
         }

@@ -27,8 +27,10 @@ from orcapod_dagster.core.outcomes import Outcome, OutcomeLog, outcome_path
 from orcapod_dagster.core.packet_logs import PacketLogs, log_path
 from orcapod_dagster.core.plan_log import PlanLog, PlannedRun, plan_path
 from orcapod_dagster.core.plan_report import look_ahead
-from orcapod_dagster.core.pod import FunctionPod, Plan, PodReport
+from orcapod_dagster.core.planning import Plan
+from orcapod_dagster.core.pod import FunctionPod
 from orcapod_dagster.core.progress import Progress
+from orcapod_dagster.core.recording import PodReport
 from orcapod_dagster.core.result_cache import ResultCache, result_path
 from orcapod_dagster.core.sources import DeltaSource, MemorySource, TableSource
 from orcapod_dagster.core.streams import PacketStream, StreamInput, ambiguous_columns
@@ -100,7 +102,7 @@ def materialize_packets(
     stream, snapshot, positions = pod.assemble(plan, report)
     metadata = _metadata(context, spec, pod, plan.variation, plan.stream, report)
     metadata |= shown.guarded(lambda: _status(context, spec, plan, report))
-    metadata |= shown.guarded(lambda: shown.code_changes(pod.code_changes(plan)))
+    metadata |= shown.guarded(lambda: shown.code_changes(pod.planner.code_changes(plan)))
     if options.partial:
         context.log.info(
             "Tried out with limit or rows: the asset table stays as it is, and downstream steps of this run are skipped."

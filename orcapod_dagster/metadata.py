@@ -13,7 +13,7 @@ from orcapod_dagster.core import columns as names
 from orcapod_dagster.core.blobs.layout import BLOB_TYPE
 from orcapod_dagster.core.code_diff import CodeChange, to_markdown
 from orcapod_dagster.core.outcomes import Outcome
-from orcapod_dagster.core.pod import PodReport
+from orcapod_dagster.core.recording import PodReport
 from orcapod_dagster.core.streams import PacketStream
 
 _log = logging.getLogger(__name__)

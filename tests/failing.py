@@ -13,7 +13,8 @@ from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecu
 from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor
 from orcapod_dagster.core.outcomes import OutcomeLog
-from orcapod_dagster.core.pod import FunctionPod, PodReport
+from orcapod_dagster.core.pod import FunctionPod
+from orcapod_dagster.core.recording import PodReport
 from orcapod_dagster.core.result_cache import ResultCache
 from orcapod_dagster.core.sources import MemorySource
 from orcapod_dagster.core.streams import PacketStream, StreamInput

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from orcapod_dagster import packet_asset, packet_resources
-from orcapod_dagster.core import earlier_rows, pod
+from orcapod_dagster.core import earlier_rows, planning
 
 ROWS = pa.table({"id": ["a", "b", "c"], "x": [1.0, 2.0, 3.0]})
 
@@ -104,7 +104,7 @@ def test_forced_packets_and_cached_runs_look_nowhere(lake: Lake, monkeypatch: py
     """A forced run has its own reason, and a run without misses looks neither at the table's tags nor beside the results."""
     lake.run(ROWS, by_two)
     monkeypatch.setattr(earlier_rows.EarlierRows, "explain", None)
-    monkeypatch.setattr(pod, "results_elsewhere", None)
+    monkeypatch.setattr(planning, "results_elsewhere", None)
     assert lake.why(ROWS.take([2, 1, 0]), by_two) == {}
     assert lake.why(ROWS, by_two, config={"force": True}) == {"forced": 3}
 

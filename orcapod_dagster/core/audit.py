@@ -23,7 +23,8 @@ from orcapod_dagster.core.casting import one_array, recast
 from orcapod_dagster.core.contexts import CONTEXT_FIELDS
 from orcapod_dagster.core.errors import InputError
 from orcapod_dagster.core.hashing import hash_rows
-from orcapod_dagster.core.pod import FunctionPod, Plan
+from orcapod_dagster.core.planning import Plan
+from orcapod_dagster.core.pod import FunctionPod
 from orcapod_dagster.core.readable import readable_pair
 from orcapod_dagster.core.streams import PacketStream
 

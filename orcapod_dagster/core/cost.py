@@ -10,7 +10,7 @@ import pyarrow as pa
 from orcapod_dagster.core import columns as names
 from orcapod_dagster.core.arrow import pc
 from orcapod_dagster.core.casting import one_array
-from orcapod_dagster.core.pod import Plan
+from orcapod_dagster.core.planning import Plan
 from orcapod_dagster.core.reasons import Reasons
 from orcapod_dagster.core.result_cache import ResultCache
 from orcapod_dagster.core.sources import TableSource

@@ -11,7 +11,7 @@ import datetime as dt
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 
@@ -22,10 +22,8 @@ from orcapod_dagster.core.converter import UTC_TIMESTAMP
 from orcapod_dagster.core.databases.base import ArrowDatabase
 from orcapod_dagster.core.hashing import HASH_TYPE
 from orcapod_dagster.core.outcomes import FAILED, SKIPPED
+from orcapod_dagster.core.planning import Plan
 from orcapod_dagster.core.sources import TableSource
-
-if TYPE_CHECKING:  # the engine stands above its log
-    from orcapod_dagster.core.pod import Plan
 
 PENDING: Final = "PENDING"
 CACHED: Final = "CACHED"

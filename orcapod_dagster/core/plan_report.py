@@ -7,7 +7,8 @@ from typing import Self
 
 from orcapod_dagster.core.cost import Cost, Recomputation, expected_cost
 from orcapod_dagster.core.key_index import in_memory
-from orcapod_dagster.core.pod import FunctionPod, Plan
+from orcapod_dagster.core.planning import Plan
+from orcapod_dagster.core.pod import FunctionPod
 from orcapod_dagster.core.reasons import EARLIER_FAILURE
 from orcapod_dagster.core.streams import PacketStream
 

@@ -172,7 +172,7 @@ class Desk:
         """As `pod`; its plans say by the asset's table which packets are new, as those of a run do."""
         pod = self.pod(spec)
         with contextlib.suppress(TableNotFoundError):
-            pod.earlier_rows = EarlierRows(
+            pod.planner.earlier_rows = EarlierRows(
                 self.table(spec, partition), lambda: stored_binding(self.standing_commit(spec, partition))
             )
         return pod

@@ -16,7 +16,7 @@ from orcapod_dagster.core.errors import DefinitionError, OrcapodError, TableNotF
 from orcapod_dagster.core.hashing import RowSetDigest
 from orcapod_dagster.core.key_index import in_memory
 from orcapod_dagster.core.plan_report import PlanReport
-from orcapod_dagster.core.pod import Plan
+from orcapod_dagster.core.planning import Plan
 from orcapod_dagster.core.readable import readable_seconds
 from orcapod_dagster.desk.opening import AssetLike, Desk
 from orcapod_dagster.desk.packets import check_partition

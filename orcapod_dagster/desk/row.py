@@ -17,7 +17,7 @@ from orcapod_dagster.core.errors import InputError, TableNotFoundError
 from orcapod_dagster.core.executors.event_loop import run_coroutine
 from orcapod_dagster.core.hashing import PACKET_METHOD
 from orcapod_dagster.core.packet_logs import PacketLogs, log_path
-from orcapod_dagster.core.pod import Plan
+from orcapod_dagster.core.planning import Plan
 from orcapod_dagster.core.readable import readable
 from orcapod_dagster.core.streams import PacketStream
 from orcapod_dagster.core.types import ContentHash

@@ -121,7 +121,7 @@ def _why(desk: Desk, asset: Any, tags: Mapping[str, Any], partition: str | None)
     columns, note = dict[str, tuple[str, str]](), ""
     if in_table is not None and INPUT_CHANGED in plan.reasons.counts():
         columns, note = _changed_columns(desk, spec, pod, stream, in_table, tags, partition)
-    changed = pod.code_changes(plan)
+    changed = pod.planner.code_changes(plan)
     record = None if shown is None else shown.slice(0, 1)
     return Why(
         asset=spec.key, partition=partition,

@@ -19,7 +19,8 @@ from orcapod_dagster.core.equivalence import equivalents
 from orcapod_dagster.core.errors import AcceptanceError, DefinitionError
 from orcapod_dagster.core.identity import function_code
 from orcapod_dagster.core.outcomes import OutcomeLog
-from orcapod_dagster.core.pod import FunctionPod, PodReport
+from orcapod_dagster.core.pod import FunctionPod
+from orcapod_dagster.core.recording import PodReport
 from orcapod_dagster.core.result_cache import MatchPolicy
 from orcapod_dagster.core.sources import MemorySource
 from orcapod_dagster.core.streams import PacketStream, StreamInput

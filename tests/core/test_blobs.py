@@ -26,9 +26,9 @@ from orcapod_dagster.core import (
     FunctionPod,
     PythonPacketFunction,
     ResultCache,
+    calling,
     delta,
     packet_function,
-    pod,
     streams,
 )
 from orcapod_dagster.core.blobs import codec, keeper
@@ -44,7 +44,7 @@ from orcapod_dagster.core.files import FileReader
 from orcapod_dagster.core.hashing import RowSetDigest, hash_rows
 from orcapod_dagster.core.infrastructure import InfrastructureError
 from orcapod_dagster.core.outcomes import OutcomeLog
-from orcapod_dagster.core.pod import PodReport
+from orcapod_dagster.core.recording import PodReport
 from orcapod_dagster.core.sources import DeltaSource, MemorySource, TableSource
 from orcapod_dagster.core.streams import PacketStream, StreamInput
 
@@ -511,7 +511,7 @@ class Watching(LocalPythonFunctionExecutor):
 
 def test_rows_go_to_an_executor_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a bound a thousandth as large, rows of 5 KB are given in batches of at most 64 KB, and small rows all at once."""
-    monkeypatch.setattr(pod, "_BATCH_BYTES", pod._BATCH_BYTES // 1024)
+    monkeypatch.setattr(calling, "_BATCH_BYTES", calling._BATCH_BYTES // 1024)
     executor = Watching()
     bench = Bench(tmp_path, _length, int, executor)
     column = pa.array([bytes([i]) + bytes(5_000) for i in range(40)], pa.binary())

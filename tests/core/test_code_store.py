@@ -15,7 +15,8 @@ from orcapod_dagster.core.contexts import ENVIRONMENT_FIELD
 from orcapod_dagster.core.databases import DeltaTableDatabase, InMemoryArrowDatabase
 from orcapod_dagster.core.identity import Environment, environment_of
 from orcapod_dagster.core.outcomes import OutcomeLog
-from orcapod_dagster.core.pod import FunctionPod, PodReport
+from orcapod_dagster.core.pod import FunctionPod
+from orcapod_dagster.core.recording import PodReport
 from orcapod_dagster.core.sources import MemorySource
 from orcapod_dagster.core.streams import PacketStream, StreamInput
 

@@ -14,7 +14,8 @@ from orcapod_dagster.core.databases import DeltaTableDatabase, InMemoryArrowData
 from orcapod_dagster.core.earlier_rows import EarlierRows
 from orcapod_dagster.core.outcomes import OutcomeLog
 from orcapod_dagster.core.paths import component_name, safe_component
-from orcapod_dagster.core.pod import FunctionPod, Plan
+from orcapod_dagster.core.planning import Plan
+from orcapod_dagster.core.pod import FunctionPod
 from orcapod_dagster.core.sources import MemorySource
 from orcapod_dagster.core.streams import PacketStream, StreamInput
 

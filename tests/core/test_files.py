@@ -42,7 +42,7 @@ from orcapod_dagster.core.hashing import hash_rows
 from orcapod_dagster.core.identity import function_signature_hash
 from orcapod_dagster.core.outcomes import OutcomeLog
 from orcapod_dagster.core.paths import safe_component
-from orcapod_dagster.core.pod import PodReport
+from orcapod_dagster.core.recording import PodReport
 from orcapod_dagster.core.skip import SkipPacket
 from orcapod_dagster.core.sources import MemorySource
 from orcapod_dagster.core.streams import PacketStream, StreamInput

@@ -23,7 +23,7 @@ from orcapod_dagster import (
     packet_asset,
     packet_resources,
 )
-from orcapod_dagster.core import pod
+from orcapod_dagster.core import waiting
 
 ROOT = Path(os.environ["CANCELLED_ROOT"])
 ROWS = int(os.environ.get("CANCELLED_ROWS", "200"))
@@ -34,7 +34,7 @@ EXECUTORS = {
 }
 
 os.environ["ORCAPOD_GIT"] = "off"
-pod.FLUSH_SECONDS = 0.3  # type: ignore[misc]  # so that a short run has many commits
+waiting.FLUSH_SECONDS = 0.3  # type: ignore[misc]  # so that a short run has many commits
 acknowledge_appends(ROOT / "acknowledged")
 
 
