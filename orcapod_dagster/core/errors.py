@@ -14,6 +14,7 @@ OrcapodError
 ├── RunNotFoundError (LookupError)      no run is known that computed something of an asset, or that one is not
 ├── RecomputeLimitError (RuntimeError)  a run would compute again what took longer than the limit
 ├── ExecutorError (RuntimeError)        an executor could not do its work (infrastructure, not the user's function)
+│   └── WorkerStateError                the set-up of a worker's state failed; names the factory and the worker
 ├── WorkerDeathError (RuntimeError)     a packet ended the worker process that ran it
 ├── PacketTimeoutError (TimeoutError)   a packet took longer than its time limit
 ├── AcceptanceError (ValueError)        an edit that cannot be accepted, or an acceptance that is not there
@@ -106,6 +107,10 @@ class RecomputeLimitError(OrcapodError, RuntimeError):
 
 class ExecutorError(OrcapodError, RuntimeError):
     """An executor could not do its work; the user's function is not to blame."""
+
+
+class WorkerStateError(ExecutorError):
+    """What a function is given once per worker could not be built; no packet is to blame."""
 
 
 class WorkerDeathError(OrcapodError, RuntimeError):

@@ -25,6 +25,7 @@ from orcapod_dagster.testing.executor_generators import ExecutorGeneratorsConfor
 from orcapod_dagster.testing.executor_hostility import ExecutorHostilityConformance
 from orcapod_dagster.testing.executor_limits import ExecutorLimitsConformance
 from orcapod_dagster.testing.executor_logs import ExecutorLogsConformance
+from orcapod_dagster.testing.executor_states import ExecutorStatesConformance
 
 TYPE_ID = "python.function.v0"
 
@@ -147,6 +148,7 @@ class ExecutorConformance(
     ExecutorLogsConformance,
     ExecutorLimitsConformance,
     ExecutorHostilityConformance,
+    ExecutorStatesConformance,
 ):
     """What every executor of Python functions has to do."""
 

@@ -22,6 +22,7 @@ from orcapod_dagster.testing.executors import ExecutorConformance, double, doubl
 
 class TestLocal(ExecutorConformance):
     ends_what_does_not_stop = False
+    has_worker_processes = False
 
     def make_executor(self) -> LocalPythonFunctionExecutor:
         return LocalPythonFunctionExecutor()

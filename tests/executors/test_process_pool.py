@@ -27,6 +27,7 @@ from orcapod_dagster.testing.executors import ExecutorConformance, gather, make_
 
 class TestProcessPool(ExecutorConformance):
     start_seconds = 10.0
+    workers = 2
 
     def make_executor(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(2)

@@ -73,6 +73,14 @@ _PROJECT = {
         def same(blob: Blob) -> Blob:
             return blob
     """,
+    "models.py": """
+        from ownproject import scales
+        def load():
+            model = {"factor": scales.scaled(1)}
+            yield model
+        def apply(size, *, model):
+            return model["factor"] * size
+    """,
     "work.py": """
         from orcapod_dagster import SkipPacket
         from ownproject import scales
@@ -131,6 +139,7 @@ def blind(tmp_path: Path) -> RayExecutor:
 
 class TestRay(ExecutorConformance):
     start_seconds = 60.0
+    workers = 2
 
     def make_executor(self) -> RayExecutor:
         return RayExecutor()
@@ -148,6 +157,13 @@ def test_workers_need_neither_package_nor_project(blind: RayExecutor, project: M
     assert {row: f.skipped for row, f in failures.items()} == {2: False, 4: True}
     assert type(failures[2].error) is shapes.ShapeError
     assert type(failures[4].error) is SkipPacket
+
+
+def test_worker_state_needs_neither_package_nor_project(blind: RayExecutor, project: ModuleType) -> None:
+    """A factory with a helper in another module builds state in an actor where none of them can be imported."""
+    models = importlib.import_module(f"{project.__package__}.models")
+    options = CallOptions(state={"model": models.load})
+    assert gather(blind.run_rows(models.apply, make_batches([1, 2, 3]), call_options=options), 3)[0] == [10, 20, 30]
 
 
 def test_the_blind_workers_are_blind(blind: RayExecutor, project: ModuleType) -> None:

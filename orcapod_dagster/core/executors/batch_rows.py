@@ -167,7 +167,7 @@ class _Batches:
 # ---------------------------------------------------------------------------- what a batch function gives
 
 
-def with_rows(function: Callable[..., Any], keys: Sequence[str], owner: str) -> Callable[..., Any]:
+def with_rows(function: Callable[..., Any], keys: Sequence[str], owner: str, column: str = "") -> Callable[..., Any]:
     """Return the batch function, sync or async as it is, as one that gives a list of one result per row.
 
     Args:
@@ -175,13 +175,14 @@ def with_rows(function: Callable[..., Any], keys: Sequence[str], owner: str) -> 
             or tuple of arrays, one per key, or a table or record batch with the keys as columns.
         keys: the output keys.
         owner: for messages ("function 'f'").
+        column: a parameter that gets one value per row, where others do not; default the first.
 
     Raises:
         OutputCountError: at a call: it gave another number of results than rows.
     """
 
     def checked(outputs: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
-        rows = len(args[0] if args else next(iter(kwargs.values())))
+        rows = len(args[0] if args else kwargs.get(column, next(iter(kwargs.values()))))
         results = _results(outputs, keys, owner, rows)
         if len(results) != rows:
             raise OutputCountError(

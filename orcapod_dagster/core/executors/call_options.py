@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -26,6 +26,8 @@ class CallOptions:
         time_limit: seconds that a row may take; one that takes longer is stopped, and its failure is a `PacketTimeoutError`. `None` for
             no limit.
         under_way: told how many rows are with workers, whenever that changes; called in the thread that takes the results.
+        state: keyword of the function → factory of what it is given there with every row; each is called once per worker, before
+            its first row, and what it made is torn down with the worker, as `WorkerStates` does it. It travels with the function.
     """
 
     slice_seconds: float = 1.0
@@ -35,6 +37,7 @@ class CallOptions:
     under_way: Callable[[int], None] = _nobody
     max_concurrency: int = 1
     batch_size: int = 0
+    state: Mapping[str, Callable[[], Any]] = field(default_factory=dict[str, Callable[[], Any]])
 
     def for_workers(self) -> dict[str, Any]:
         """Return what a worker is told, as plain values, for it may know nothing of this package."""

@@ -27,6 +27,7 @@ from orcapod_dagster.core.executors.capture import ASIDE, Capture, Packets
 from orcapod_dagster.core.executors.concurrent_rows import run_concurrently
 from orcapod_dagster.core.executors.event_loop import EventLoopThread, call_in_thread, run_coroutine
 from orcapod_dagster.core.executors.last_words import LastWords
+from orcapod_dagster.core.executors.set_ups import states_here
 from orcapod_dagster.core.executors.slices import SliceResult, is_async, run_slice
 from orcapod_dagster.core.executors.spool import open_spool, provide_streams
 from orcapod_dagster.core.executors.time_limit import check_can_stop, limited
@@ -88,23 +89,24 @@ class LocalPythonFunctionExecutor(PythonFunctionExecutorBase):
         executor_options: Mapping[str, Any] | None = None,
         call_options: CallOptions = CallOptions(),  # noqa: B008  # immutable
     ) -> Iterator[BatchResult]:
-        """Run batch after batch, yielding at least every `call_options.slice_seconds`."""
+        """Run batch after batch, yielding at least every `call_options.slice_seconds`; this process is the one worker."""
         capture, seconds, at_once = call_options.capture, call_options.slice_seconds, call_options.max_concurrency
         if call_options.time_limit is not None:
             check_can_stop(fn)
             fn = limited(fn, call_options.time_limit)
         tell = call_options.under_way
         watched = _captured(capture) if capture and os.name == "posix" else nullcontext()
-        with watched as capturing, EventLoopThread() as loop:
+        with watched as capturing, EventLoopThread() as loop, states_here(call_options.state, loop) as bind:
             for batch in batches:
                 if batch.not_before:
                     yield from nothing_until(batch.not_before, call_options.turn_seconds)
-                several = at_once > 1 and is_async(fn)
+                function = bind(fn) if batch.length else fn
+                several = at_once > 1 and is_async(function)
                 tell(min(batch.length, at_once) if several else 1)
                 if several:
-                    slices = _run_at_once(fn, batch, seconds, at_once, loop, capturing)
+                    slices = _run_at_once(function, batch, seconds, at_once, loop, capturing)
                 else:
-                    slices = _run_in_order(fn, batch, call_options, loop, capturing)
+                    slices = _run_in_order(function, batch, call_options, loop, capturing)
                 with closing(slices):
                     for done in slices:
                         start = batch.start + done.first

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import mmap
 import os
+import pickle
 import signal
 import threading
 from multiprocessing.connection import Connection
@@ -15,12 +16,14 @@ from orcapod_dagster.core.executors.row_worker import make_worker
 MARK_BYTES: Final = 48
 """Of the file that a worker shares with its parent: rows begun (or the row whose code runs, of several at a time); per stream, where the packet began, and what was shown; with a
 time limit, rows ended."""
+REPORT: Final = b"report:"
+"""What the last answer of a worker begins with, which says what failed in tearing down; others begin as pickles do."""
 
 
 def serve(
     connection: Connection, payload: tuple[bytes, Any, dict[str, Any]], lifeline: int, mark: int, *spools: int
 ) -> None:
-    """Run task after task until the parent hangs up.
+    """Run task after task until the parent says that there are no more, or hangs up.
 
     Args:
         connection: tasks in, packed results out; an empty answer says that a row was interrupted.
@@ -46,11 +49,16 @@ def serve(
     told = before_call, None if options["time_limit"] is None else after_call
     worker = make_worker(function, "cloudpickle", order, options, *told, files=spools, marks=begun[1:5])
     runs = functools.partial(begun.__setitem__, 0)
+    worker.listen()
     while True:
         try:
-            rows, seconds = connection.recv()
+            task = connection.recv()
         except EOFError:
             return
+        if task is None:
+            connection.send_bytes(REPORT + pickle.dumps(worker.close()))
+            return
+        rows, seconds = task
         try:
             if worker.runs_several:
                 for answer in worker.run_at_once(rows, seconds, runs):

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import mmap
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -22,8 +23,8 @@ from orcapod_dagster.core.executors.budget import WorkerBudget, cores
 from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.executors.capture import LogEntry
 from orcapod_dagster.core.executors.deaths import Deaths, around, failed_alone
-from orcapod_dagster.core.executors.own_modules import own_modules
 from orcapod_dagster.core.executors.pickling import dumps
+from orcapod_dagster.core.executors.set_ups import CANCEL_SECONDS, TEAR_DOWN_SECONDS, modules_of, tell_tear_downs
 from orcapod_dagster.core.executors.tasks import Partial, Piece, TaskRun, rows_at_once, unpacked
 from orcapod_dagster.core.executors.time_limit import GRACE_SECONDS, took_too_long
 from orcapod_dagster.core.executors.worker_modules import WORKER_MODULES
@@ -107,14 +108,15 @@ class _Run(TaskRun):
         super().__init__(call_options, _MAX_ROWS, rows_at_once(fn, call_options))
         self._data = data
         self._cloudpickle = _import_cloudpickle()
-        self._modules = [*WORKER_MODULES, pool_worker, *own_modules(fn)]
+        self._modules = [*WORKER_MODULES, pool_worker, *modules_of(fn, call_options.state)]
         order = CaptureOrder.of(call_options.capture)
         self._payload = (
             self._dumps(pool_worker.serve),
-            self._dumps(fn),
+            self._dumps((fn, dict(call_options.state))),
             order and tuple(order),
             call_options.for_workers(),
         )
+        self._has_state = bool(call_options.state)
         self._budget: WorkerBudget | None = None
         self._lifeline = (-1, -1)
         self._idle: list[_Worker] = []
@@ -193,7 +195,8 @@ class _Run(TaskRun):
         if first_task and not begun:
             raise ExecutorError(
                 f"A worker process ended {how} before its first row. Everything finished before is kept. See what it wrote "
-                "to the error stream; mend what the function's module does when it is loaded, or give it memory."
+                "to the error stream; mend what the function's module does when it is loaded, or the set-up of its worker state, or "
+                "give it memory."
             )
         if max(self._at_once, self._batch) > 1 and length > 1:
             return self._deaths.among(left, piece.first + begun - 1, self._batch)
@@ -215,8 +218,23 @@ class _Run(TaskRun):
         return [*left[:place], *before, failed, *after, *left[place + 1 :]]
 
     def _cancel(self, running: list[_Worker]) -> None:
-        for worker in (*running, *self._idle):
-            worker.end()
+        try:
+            if self._has_state:
+                self._tear_down(running)
+        finally:
+            for worker in (*running, *self._idle):
+                worker.end()
+
+    def _tear_down(self, running: list[_Worker]) -> None:
+        """Let the workers tear down, all at once: those in which a row still runs are interrupted, and have less time."""
+        for worker in running:
+            worker.interrupt()
+        workers = [*running, *self._idle]
+        for worker in workers:
+            worker.dismiss()
+        deadline = time.monotonic() + (CANCEL_SECONDS if running else TEAR_DOWN_SECONDS)
+        for worker in workers:
+            tell_tear_downs(worker.last_report(deadline))
 
 
 class _Worker:
@@ -266,6 +284,27 @@ class _Worker:
             return self.connection.recv_bytes() if self.connection.poll() else None
         except (EOFError, OSError):
             return None
+
+    def interrupt(self) -> None:
+        """Interrupt the row that runs; what the worker does between rows, or to tear down, goes on."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            self._process.send_signal(signal.SIGINT)
+
+    def dismiss(self) -> None:
+        """Tell the worker that there are no more tasks."""
+        with contextlib.suppress(OSError):
+            self.connection.send(None)
+
+    def last_report(self, deadline: float) -> list[str]:
+        """Wait for the worker to tear down, and return what failed there; a worker that takes too long is told of so."""
+        try:
+            while self.connection.poll(max(0.0, deadline - time.monotonic())):
+                answer = self.connection.recv_bytes()
+                if answer.startswith(pool_worker.REPORT):
+                    return pickle.loads(answer.removeprefix(pool_worker.REPORT))  # noqa: S301  # of a worker of ours
+        except (EOFError, OSError):
+            return []  # it is dead, and its state with it
+        return [f"Worker process {self._process.pid} did not tear down in time, and is ended."]
 
     def rows_begun(self) -> int:
         """Return how many rows of the task were begun; with several at a time, the number of the one whose code ran last."""

@@ -13,18 +13,18 @@ from types import ModuleType
 from typing import Any, Final, Self
 
 from orcapod_dagster.core.errors import ExecutorError, MissingExtraError, WorkerDeathError
-from orcapod_dagster.core.executors import ray_worker, row_worker
+from orcapod_dagster.core.executors import ray_worker
 from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorBase, RowBatch
 from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.executors.deaths import Deaths, failed_alone
 from orcapod_dagster.core.executors.local_cluster import join_local_cluster
-from orcapod_dagster.core.executors.own_modules import own_modules
-from orcapod_dagster.core.executors.pickling import dumps
+from orcapod_dagster.core.executors.ray_actors import ActorRun
 from orcapod_dagster.core.executors.ray_cluster import RayCluster
+from orcapod_dagster.core.executors.ray_payload import RayPayload
+from orcapod_dagster.core.executors.ray_shares import RayShare
 from orcapod_dagster.core.executors.tasks import Partial, Piece, TaskRun, rows_at_once, unpacked
 from orcapod_dagster.core.executors.time_limit import GRACE_SECONDS, took_too_long
-from orcapod_dagster.core.executors.worker_modules import WORKER_MODULES
-from orcapod_dagster.core.executors.worker_output import CaptureOrder, pass_on
+from orcapod_dagster.core.executors.worker_output import pass_on
 from orcapod_dagster.core.types import Schema
 
 # With more rows of a trivial function, results leave Ray's inline limit and take the slower way of the object store.
@@ -106,7 +106,11 @@ class RayExecutor(PythonFunctionExecutorBase):
         tasks per slot of the cluster are under way, so rows never pile up in the object store.
         """
         executor = self.with_options(**executor_options) if executor_options else self
-        return _Run(executor.connect(), executor, fn, call_options).results(batches)
+        ray = executor.connect()
+        if call_options.state:
+            data = executor.get_executor_data()
+            return ActorRun(ray, executor.remote_options(), data, fn, call_options).results(batches)
+        return _Run(ray, executor, fn, call_options).results(batches)
 
     def connect(self) -> Any:
         """Return the module `ray`, connected to the cluster; a process has one connection, whoever made it.
@@ -148,31 +152,27 @@ class _Run(TaskRun):
         super().__init__(call_options, _MAX_ROWS, rows_at_once(fn, call_options))
         self._ray = ray
         self._executor = executor
-        options = executor.remote_options()
+        self._options = options = executor.remote_options()
         self._cluster = RayCluster(ray, options)
         rows, alone, at_once = _tasks()
         # Ray would try all rows of a task again; here, those that cost a worker are found.
         self._task = rows.options(**{"max_retries": 0, **options})
         self._alone = alone.options(**{**options, "max_retries": 0, "_generator_backpressure_num_objects": 1})
         self._several = at_once.options(**{**options, "max_retries": 0})
-        self._modules = [*WORKER_MODULES, *own_modules(fn)]
-        # Ray gets one object; the function is apart in it, because unpickling it may need what the worker sets up.
-        order, options = CaptureOrder.of(call_options.capture), call_options.for_workers()
-        worker = self._dumps(row_worker.make_worker)
-        self._payload = ray.put((worker, self._dumps(fn), order and tuple(order), options))
+        self._payload = RayPayload(ray, fn, call_options)
         self._deaths, self._limit = Deaths(), call_options.time_limit
         self._losses: Counter[int] = Counter()
+
+    def results(self, batches: Iterable[RowBatch]) -> Iterator[BatchResult]:
+        """Let steps that hold actors know that this one wants places, too."""
+        with RayShare(self._ray, self._cluster, self._options):
+            yield from super().results(batches)
 
     def _slots(self) -> int:
         return _TASKS_PER_SLOT * self._cluster.slots()
 
-    def _dumps(self, value: Any) -> bytes:
-        """Pickle with the user's modules by value, so that classes in values are those that the function knows."""
-        return dumps(self._ray.cloudpickle, value, self._modules)
-
     def _submit(self, piece: Piece) -> _Task:
-        # In a list, the payload stays a reference, and a worker fetches it once for all its tasks.
-        arguments = [self._payload], self._dumps(piece.values()), self._seconds
+        arguments = [self._payload.reference], self._payload.dumps(piece.values()), self._seconds
         if self._deaths.runs_alone(piece) and not self._cluster.is_by_client:
             return _Task(self._alone.remote(*arguments), announces=True)
         if self._at_once > 1 and not self._cluster.is_by_client:

@@ -7,6 +7,7 @@ import importlib.util
 import sys
 from array import array
 from collections.abc import Callable, Generator, Mapping
+from contextlib import nullcontext
 from types import ModuleType
 from typing import Any
 
@@ -18,14 +19,15 @@ from orcapod_dagster.core.executors.concurrent_rows import run_concurrently
 from orcapod_dagster.core.executors.event_loop import EventLoopThread
 from orcapod_dagster.core.executors.slices import SliceFailure, SliceResult, describe, is_async, run_slice
 from orcapod_dagster.core.executors.time_limit import GRACE_SECONDS, ending_process, limited
+from orcapod_dagster.core.executors.worker_states import Interrupts, SetUpError, WorkerStates
 from orcapod_dagster.core.skip import SkipPacket
 
 
 class RowWorker:
-    """The user's function in a worker process, with the event loop that its async calls share.
+    """The user's function in a worker process, with its state, and the event loop that its async calls share.
 
     Args:
-        function: the function, pickled.
+        function: the function and the factories of its state by keyword, pickled together, for they share modules.
         pickler: name of the module that pickled it; values go both ways by it.
         before_call, after_call: called before each row, in the worker, and after it. Where nobody is told so, nobody watches: then
             the process ends itself, if a row does not stop when its time is up.
@@ -44,34 +46,58 @@ class RowWorker:
     ) -> None:
         _provide_package()
         self._pickler = importlib.import_module(pickler)
+        loaded, factories = self._pickler.loads(function)
         time_limit: float | None = options["time_limit"]
-        loaded = limited(self._pickler.loads(function), time_limit)
+        loaded = limited(loaded, time_limit)
         self._limited, self._options = loaded, options
         self._function = loaded if before_call is None else _announced(loaded, before_call, after_call)
         self._limit = time_limit if before_call is None else None
         self._loop = EventLoopThread()
+        self._states = WorkerStates(factories, self._loop)
+        self._failed = b""
+        self._interrupts: Interrupts | None = None
         self._capture = capture
+
+    def listen(self) -> None:
+        """Let SIGINT interrupt the rows that run, and none after them; to be called in the main thread of the process."""
+        self._interrupts = Interrupts()
+
+    def set_up(self) -> bytes:
+        """Build the state of the function; return nothing, or what to say of a set-up that failed, packed. It is tried once."""
+        if not self._failed:
+            try:
+                self._states.values()
+            except SetUpError as error:
+                self._failed = self._pickler.dumps(error.failure._asdict())
+        return self._failed
 
     def run(self, rows: bytes, seconds: float, runs: Callable[[int], None] | None = None) -> bytes:
         """Run a finished prefix of the rows: pickled columns, keyword columns and length in, a packed result out.
 
+        The first call builds the state of the function; where that fails, what to say of it is given back, packed.
+
         Args:
             rows, seconds: the rows, and how long they may take, about.
             runs: told, where they are called in batches, which is the first row of each, counted from 1.
+
+        Raises:
+            KeyboardInterrupt: a row was interrupted, or one before these.
         """
-        columns, keywords, length = self._pickler.loads(rows)
-        longest = None if self._limit is None else seconds + self._limit + GRACE_SECONDS
-        with ending_process(longest):
-            if size := self._options["batch_size"]:
-                given = Columns(columns, keywords, length)
-                result = run_batches(
-                    self._limited, given, 0, seconds, size, self._loop, self._capture, runs or _ignored
-                )
-            else:
-                result = run_slice(self._function, columns, keywords, 0, length, seconds, self._loop, self._capture)
-        if result.interrupt is not None:
-            raise result.interrupt
-        return self._pack(result)
+        with self._interrupts or nullcontext():
+            if self.set_up():
+                return self._failed
+            columns, keywords, length = self._pickler.loads(rows)
+            longest = None if self._limit is None else seconds + self._limit + GRACE_SECONDS
+            with ending_process(longest):
+                if size := self._options["batch_size"]:
+                    given, call = Columns(columns, keywords, length), self._states.bind(self._limited)
+                    result = run_batches(call, given, 0, seconds, size, self._loop, self._capture, runs or _ignored)
+                else:
+                    call = self._states.bind(self._function)
+                    result = run_slice(call, columns, keywords, 0, length, seconds, self._loop, self._capture)
+            if result.interrupt is not None:
+                raise result.interrupt
+            return self._pack(result)
 
     @property
     def runs_several(self) -> bool:
@@ -87,18 +113,25 @@ class RowWorker:
             rows, seconds: as `run` takes them.
             runs: told which row's code goes on, counted from 1.
         """
-        columns, keywords, length = self._pickler.loads(rows)
-        at_once, entered = self._options["max_concurrency"], None if runs is None else _from_one(runs)
-        for result in run_concurrently(
-            self._limited, columns, keywords, length, seconds, at_once, self._loop, self._capture, entered
-        ):
-            yield self._pack(result)
+        with self._interrupts or nullcontext():
+            if self.set_up():
+                yield self._failed
+                return
+            call = self._states.bind(self._limited)
+            columns, keywords, length = self._pickler.loads(rows)
+            at_once, entered = self._options["max_concurrency"], None if runs is None else _from_one(runs)
+            for result in run_concurrently(
+                call, columns, keywords, length, seconds, at_once, self._loop, self._capture, entered
+            ):
+                yield self._pack(result)
 
-    def close(self) -> None:
-        """Give back the descriptors and threads of the capture, and the event loop."""
+    def close(self) -> list[str]:
+        """Tear down the state, give back the event loop and what the capture holds; return what failed, as text."""
+        failed = self._states.close()
         self._loop.close()
         if self._capture is not None:
             self._capture.close()
+        return failed
 
     def _pack(self, result: SliceResult) -> bytes:
         """Pickle a result as plain tuples; an output that cannot be pickled is its row's failure alone."""

@@ -26,7 +26,9 @@ from orcapod_dagster.core.executors.base import (
     row_logs,
 )
 from orcapod_dagster.core.executors.call_options import CallOptions
+from orcapod_dagster.core.executors.set_ups import set_up_error
 from orcapod_dagster.core.executors.slices import SliceFailure, is_async
+from orcapod_dagster.core.executors.worker_states import SetUpFailure
 
 _GROWTH: Final = 16
 _LAST_SECONDS: Final = 2.0
@@ -220,8 +222,15 @@ class TaskRun(ABC):
 def unpacked(
     packed: bytes, loads: Callable[[bytes], Any], start: int, data: Mapping[str, Any]
 ) -> tuple[BatchResult, bool]:
-    """Return what a `RowWorker` packed, for rows that began at `start` in the stream, and whether it will answer again."""
-    outputs, seconds, failures, logs, first, more = loads(packed)
+    """Return what a `RowWorker` packed, for rows that began at `start` in the stream, and whether it will answer again.
+
+    Raises:
+        WorkerStateError: it packed a set-up that failed.
+    """
+    answer = loads(packed)
+    if isinstance(answer, dict):
+        raise set_up_error(SetUpFailure(**answer))
+    outputs, seconds, failures, logs, first, more = answer
     start += first
     values = loads(outputs)
     found = [SliceFailure(f[0], _load_error(loads, f), *f[2:]) for f in failures]

@@ -19,6 +19,7 @@ from orcapod_dagster.core.executors import (
     slices,
     spool,
     time_limit,
+    worker_states,
 )
 
 WORKER_MODULES: Final = (
@@ -38,6 +39,7 @@ WORKER_MODULES: Final = (
     handle,
     keeper,
     time_limit,
+    worker_states,
     row_worker,
 )
 """What a worker needs to call a function with rows; each imports only the standard library, or another of these."""

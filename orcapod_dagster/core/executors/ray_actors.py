@@ -1,0 +1,377 @@
+"""Rows of a function with worker state on Ray: by actors, one per slot, each of which builds the state once.
+
+A step holds no more actors than its share of the cluster, as `RayShare` tells it; one that is over it is let go when its rows are
+done. An actor that waits for a place gets its first rows at once, but they are taken back where others have nothing left to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from orcapod_dagster.core.errors import ExecutorError, WorkerDeathError
+from orcapod_dagster.core.executors import ray_worker
+from orcapod_dagster.core.executors.base import BatchResult, RowBatch
+from orcapod_dagster.core.executors.call_options import CallOptions
+from orcapod_dagster.core.executors.deaths import Deaths, failed_alone
+from orcapod_dagster.core.executors.ray_cluster import RayCluster
+from orcapod_dagster.core.executors.ray_payload import RayPayload
+from orcapod_dagster.core.executors.ray_shares import RayShare
+from orcapod_dagster.core.executors.set_ups import CANCEL_SECONDS, TEAR_DOWN_SECONDS, tell_tear_downs
+from orcapod_dagster.core.executors.tasks import Partial, Piece, TaskRun, rows_at_once, unpacked
+from orcapod_dagster.core.executors.time_limit import GRACE_SECONDS, took_too_long
+from orcapod_dagster.core.executors.worker_output import pass_on
+
+_MAX_ROWS: Final = 8_192
+_DEPTH: Final = 2
+"""Tasks that an actor has at a time, so that it need not wait for the next; one, as soon as a packet has ended a worker."""
+_PATIENCE_SECONDS: Final = 3.0
+"""How long the rows of an actor without a place wait for it where others have nothing to do."""
+_LOOK_SECONDS: Final = 0.5
+_CLUSTER_SECONDS: Final = 5.0
+_INTERRUPT_SECONDS: Final = 3.0
+_LOSSES: Final = 4
+"""So many workers in a row that end before a row, or with their node, are not tried again."""
+_OF_TASKS: Final = frozenset({"max_retries", "retry_exceptions", "num_returns", "max_calls", "name"})
+"""Options of Ray that a task takes and an actor does not, or that only one actor could have."""
+
+
+class _Actor:
+    """One actor, with the tasks that it was sent and that are not collected.
+
+    Attributes:
+        place: its node and process, once it has a place. leaves: whether it gets no more tasks.
+        since: when it began with the first of its tasks, about, by `time.monotonic`.
+    """
+
+    def __init__(self, handle: Any) -> None:
+        self.handle = handle
+        self.began = self.since = time.monotonic()
+        self.place: tuple[str, int] | None = None
+        self.leaves = False
+        self.tasks: deque[Any] = deque()
+        self.placed = handle.place.remote()
+        self.set_up = handle.set_up.remote()
+
+
+class ActorRun(TaskRun):
+    """The actors and tasks of one `run_rows`; an actor is made when there is a task for it.
+
+    Args:
+        ray: the module, connected.
+        options: of one actor, as those of a task. data: what is recorded of the executor.
+        fn, call_options: as `run_rows` has them.
+    """
+
+    def __init__(
+        self,
+        ray: Any,
+        options: Mapping[str, Any],
+        data: Mapping[str, Any],
+        fn: Callable[..., Any],
+        call_options: CallOptions,
+    ) -> None:
+        super().__init__(call_options, _MAX_ROWS, rows_at_once(fn, call_options))
+        self._ray = ray
+        self._data = data
+        # Unlike a task, an actor without a number of CPUs would hold none while it runs.
+        self._options = {"num_cpus": 1, **{k: v for k, v in options.items() if k not in _OF_TASKS}, "max_restarts": 0}
+        self._payload = RayPayload(ray, fn, call_options)
+        self._cluster = RayCluster(ray, self._options)
+        self._share: RayShare | None = None
+        self._actors: list[_Actor] = []
+        self._closing: dict[Any, _Actor] = {}
+        self._of_task: dict[Any, _Actor] = {}
+        self._taken_back: set[Any] = set()
+        self._deaths, self._limit = Deaths(), call_options.time_limit
+        self._losses, self._next_look = 0, 0.0
+        # Ray Client knows no generators: there, what a task finishes comes at its end.
+        self._streams = self._at_once > 1 and not self._cluster.is_by_client
+        self._depth = 1 if self._streams else _DEPTH
+
+    def results(self, batches: Iterable[RowBatch]) -> Iterator[BatchResult]:
+        """Start with the first row that is asked for, and leave no actor behind."""
+        with RayShare(self._ray, self._cluster, self._options) as self._share:
+            yield from super().results(batches)
+
+    # ------------------------------------------------------------------ actors
+
+    def _slots(self) -> int:
+        assert self._share is not None
+        bound = self._share.share()
+        staying = [actor for actor in self._actors if not actor.leaves]
+        # Those without a place first, then those with the least to do.
+        for actor in sorted(staying, key=lambda one: (one.place is not None, len(one.tasks)))[
+            : max(0, len(staying) - bound)
+        ]:
+            self._let_go(actor)
+        staying = [actor for actor in self._actors if not actor.leaves]
+        there = sum(self._depth if actor.place else 1 for actor in staying)
+        leaving = len(self._of_task) - sum(len(actor.tasks) for actor in staying)
+        return there + max(0, bound - len(staying)) + leaving
+
+    def _submit(self, piece: Piece) -> Hashable:
+        assert self._share is not None
+        rows = self._payload.dumps(piece.values())
+        staying = [actor for actor in self._actors if not actor.leaves]
+        idle = next((actor for actor in staying if actor.place and not actor.tasks), None)
+        if idle is not None:
+            actor = idle
+        elif len(staying) < self._share.share():
+            actor = self._new_actor()
+        else:
+            actor = min(staying, key=lambda one: (one.place is None, len(one.tasks)))
+        run = actor.handle.run
+        if self._streams:
+            run = actor.handle.run_at_once.options(num_returns="streaming")
+        task = run.remote(rows, self._seconds)
+        if not actor.tasks:
+            actor.since = time.monotonic()
+        actor.tasks.append(task)
+        self._of_task[task] = actor
+        return task
+
+    def _new_actor(self) -> _Actor:
+        actor = _Actor(_actor_class().options(**self._options).remote([self._payload.reference]))
+        self._actors.append(actor)
+        return actor
+
+    def _let_go(self, actor: _Actor) -> None:
+        """Have an actor leave when its tasks are done; one without a place at once."""
+        actor.leaves = True
+        if actor.place is None:
+            self._take_back(actor)
+        elif not actor.tasks:
+            self._dismiss(actor)
+
+    def _take_back(self, actor: _Actor) -> None:
+        """End an actor that has no place; its rows run elsewhere."""
+        self._taken_back |= set(actor.tasks)
+        self._forget(actor)
+        self._ray.kill(actor.handle)
+
+    def _dismiss(self, actor: _Actor) -> None:
+        self._forget(actor)
+        self._closing[actor.handle.close.remote()] = actor
+
+    def _forget(self, actor: _Actor) -> None:
+        self._actors = [one for one in self._actors if one is not actor]
+
+    # ------------------------------------------------------------------ waiting
+
+    def _finished(self, running: Mapping[Any, Piece], seconds: float) -> Any:
+        until = time.monotonic() + seconds
+        while True:
+            back = next((task for task in running if task in self._taken_back), None)
+            if back is not None:
+                return back
+            left = min(_LOOK_SECONDS, until - time.monotonic())
+            if left <= 0:
+                return None
+            placing = {actor.placed: actor for actor in self._actors if actor.place is None}
+            ready, _ = self._ray.wait([*running, *placing, *self._closing], num_returns=1, timeout=left)
+            for one in ready:
+                if one in running:
+                    return one
+                if one in placing:
+                    self._is_placed(placing[one], running)
+                else:
+                    self._closed(one)
+            self._take_back_late()
+            if not ready and time.monotonic() >= self._next_look:
+                self._next_look = time.monotonic() + _CLUSTER_SECONDS
+                self._cluster.refuse_gone(at_once=False)
+
+    def _is_placed(self, actor: _Actor, running: Mapping[Any, Piece]) -> None:
+        try:
+            actor.place = self._ray.get(actor.placed)
+        except self._ray.exceptions.RayActorError:
+            actor.place, actor.leaves = ("", 0), True  # it is dead; its tasks tell so, one after the other
+            if not any(task in running for task in actor.tasks):
+                self._forget(actor)
+
+    def _take_back_late(self) -> None:
+        """Take back the rows of actors that got no place, where others have nothing to do."""
+        if not any(actor.place and not actor.tasks for actor in self._actors):
+            return
+        late = time.monotonic() - _PATIENCE_SECONDS
+        for actor in [one for one in self._actors if one.place is None and one.began < late]:
+            self._take_back(actor)
+
+    def _closed(self, report: Any) -> None:
+        """Tell of a tear-down that came to its end."""
+        actor = self._closing.pop(report)
+        try:
+            tell_tear_downs(self._ray.get(report))
+        except self._ray.exceptions.RayActorError:
+            pass  # it died, and its state with it
+        except self._ray.exceptions.RayError as error:
+            tell_tear_downs([f"A Ray worker ({actor.place}) could not tear down: {_told(error)}"])
+        self._ray.kill(actor.handle)
+
+    # ------------------------------------------------------------------ results
+
+    def _collect(self, task: Any, piece: Piece) -> Partial | Sequence[BatchResult | Piece]:
+        actor = self._of_task[task]
+        if task in self._taken_back:
+            self._taken_back.discard(task)
+            del self._of_task[task]
+            return piece.left()
+        try:
+            answer = self._ray.get(next(task) if self._streams else task)
+        except self._ray.exceptions.RayActorError as error:
+            self._cluster.refuse_gone(at_once=True)
+            return self._after_death(actor, task, piece, error)
+        except Exception as error:
+            self._cluster.refuse_gone(at_once=True)
+            raise ExecutorError(
+                f"Ray lost a task of {piece.length} rows: {type(error).__name__}. Everything finished before is kept; see Ray's own log, "
+                "and run again."
+            ) from error
+        if not answer:
+            raise KeyboardInterrupt("a row in a Ray actor was interrupted")
+        result, more = unpacked(answer, self._ray.cloudpickle.loads, piece.start, dict(self._data))
+        pass_on(result.logs, streams=True)
+        self._losses = 0
+        if more:
+            return Partial(result)
+        actor.since = time.monotonic()
+        actor.tasks.remove(task)
+        del self._of_task[task]
+        if actor.leaves and not actor.tasks:
+            self._dismiss(actor)
+        return [result]
+
+    def _after_death(self, actor: _Actor, task: Any, piece: Piece, error: Exception) -> Sequence[BatchResult | Piece]:
+        """Return the rows to run again, in parts or alone, or the failure of the one that killed its worker twice, alone."""
+        del self._of_task[task]
+        ran = self._was_running(actor, task)
+        self._forget(actor)
+        actor.tasks.remove(task)
+        if not ran:
+            return piece.left()
+        # What else it was sent had not begun.
+        self._taken_back |= set(actor.tasks)
+        if not self._succeeded(actor.set_up):
+            self._count_loss("a worker ended before its state was built", error)
+            return piece.left()
+        if actor.place is not None and not self._is_alive(actor.place[0]):
+            self._count_loss("a node of the cluster was lost", error)
+            return piece.left()
+        # What a worker finished just before its death may not have come back, so of two tasks nobody could tell which one it was.
+        self._depth = 1
+        left = piece.left()
+        again = self._deaths.among(left, -1) if self._at_once > 1 and piece.length > 1 else self._deaths.after(piece)
+        if again:
+            return again
+        seconds = time.monotonic() - actor.since
+        death: Exception = WorkerDeathError(
+            f"The Ray worker that ran this packet ended, and again when it ran alone: {_told(error)}"
+        )
+        if self._limit is not None and seconds >= self._seconds + self._limit + GRACE_SECONDS:
+            death = took_too_long(self._limit, ended=True)
+        return [failed_alone(piece, death, seconds, self._data)]
+
+    def _count_loss(self, what: str, error: Exception) -> None:
+        """Note that rows came to nothing for no fault of theirs.
+
+        Raises:
+            ExecutorError: this happened again and again, and nothing was finished meanwhile.
+        """
+        self._cluster.look_again()
+        self._losses += 1
+        if self._losses >= _LOSSES:
+            raise ExecutorError(
+                f"{_LOSSES} times in a row {what}: {_told(error)}. Everything finished before is kept. Mend the set-up of the worker "
+                "state, give it memory, or the cluster nodes that stay; see Ray's own log."
+            ) from error
+
+    def _is_alive(self, node: str) -> bool:
+        return any(one["NodeID"] == node and one["Alive"] for one in self._ray.nodes())
+
+    def _was_running(self, actor: _Actor, task: Any) -> bool:
+        """Tell whether an actor that died was at this task: all that it was sent before are done."""
+        before = list(actor.tasks)[: list(actor.tasks).index(task)]
+        return all(self._succeeded(one) for one in before)
+
+    def _succeeded(self, reference: Any) -> bool:
+        try:
+            self._ray.get(reference, timeout=_INTERRUPT_SECONDS)
+        except self._ray.exceptions.RayError:
+            return False
+        return True
+
+    # ------------------------------------------------------------------ the end
+
+    def _cancel(self, running: list[Any]) -> None:
+        """Let the actors tear down, all at once; those in which a row still runs are interrupted, and have less time."""
+        if self._cluster.is_gone or not self._ray.is_initialized():
+            return
+        actors, self._actors = self._actors, []
+        there = [actor for actor in actors if actor.place is not None or self._succeeded_now(actor)]
+        try:
+            if running:
+                self._interrupt([actor for actor in there if actor.tasks])
+            self._closing |= {actor.handle.close.remote(): actor for actor in there}
+            self._await_tear_downs(CANCEL_SECONDS if running else TEAR_DOWN_SECONDS)
+        finally:
+            for actor in (*actors, *self._closing.values()):
+                self._ray.kill(actor.handle)
+
+    def _succeeded_now(self, actor: _Actor) -> bool:
+        ready, _ = self._ray.wait([actor.placed], timeout=0)
+        if ready:
+            with contextlib.suppress(self._ray.exceptions.RayActorError):
+                actor.place = self._ray.get(actor.placed)
+        return actor.place is not None
+
+    def _await_tear_downs(self, seconds: float) -> None:
+        reports = list(self._closing)
+        if not reports:
+            return
+        ready, late = self._ray.wait(reports, num_returns=len(reports), timeout=seconds)
+        for report in ready:
+            self._closed(report)
+        tell_tear_downs(
+            f"A Ray worker ({self._closing[one].place}) did not tear down in time, and is ended." for one in late
+        )
+
+    def _interrupt(self, actors: list[_Actor]) -> None:
+        """Interrupt the rows that run; by a task on each node, for an actor hears nothing while it runs."""
+        by_node = dict[str, list[int]]()
+        for actor in actors:
+            if actor.place is not None and actor.place[0]:
+                by_node.setdefault(actor.place[0], []).append(actor.place[1])
+        here = self._ray.get_runtime_context().get_node_id()
+        ray_worker.make_interrupter()(by_node.pop(here, []))
+        affinity = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+        sent = [
+            _interrupter().options(scheduling_strategy=affinity(node, soft=False)).remote(processes)
+            for node, processes in by_node.items()
+        ]
+        if sent:
+            self._ray.wait(sent, num_returns=len(sent), timeout=_INTERRUPT_SECONDS)
+
+
+@functools.cache
+def _actor_class() -> Any:
+    return _ray().remote(ray_worker.make_actor())
+
+
+@functools.cache
+def _interrupter() -> Any:
+    return _ray().remote(num_cpus=0, max_retries=0)(ray_worker.make_interrupter())
+
+
+def _ray() -> Any:
+    import ray
+
+    return ray
+
+
+def _told(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
