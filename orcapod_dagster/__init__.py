@@ -11,6 +11,7 @@ from orcapod_dagster.core.files import Directory, File
 from orcapod_dagster.core.packet_function import packet_function
 from orcapod_dagster.core.packet_retry import PacketRetry
 from orcapod_dagster.core.skip import SkipPacket
+from orcapod_dagster.core.worker_state import per_worker
 from orcapod_dagster.failure_checks import build_failure_checks
 from orcapod_dagster.failures import read_failures
 from orcapod_dagster.io_manager import DeltaLakeIOManager
@@ -48,6 +49,7 @@ __all__ = [
     "packet_function",
     "packet_function_of",
     "packet_resources",
+    "per_worker",
     "read_failures",
     "read_logs",
     "read_status",

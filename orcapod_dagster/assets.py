@@ -21,6 +21,7 @@ from orcapod_dagster.core.packet_logs import LOG_BYTES
 from orcapod_dagster.core.packet_retry import PacketRetry
 from orcapod_dagster.core.rate_limit import RateLimit
 from orcapod_dagster.core.result_cache import MATCH_POLICIES, MatchPolicy
+from orcapod_dagster.core.worker_state import WorkerState
 from orcapod_dagster.execution import materialize_packets
 from orcapod_dagster.resources import EXECUTOR_KEY, IO_MANAGER_KEY, RESULT_STORE_KEY
 from orcapod_dagster.run_options import PacketAssetConfig
@@ -97,7 +98,8 @@ def packet_asset(fn_or_packet_function: Callable[..., Any] | None = None, **opti
               `"continue"` materializes the rows that succeeded.
             - `carry`: upstream columns to pass through beside the outputs.
             - `rename`: upstream column → parameter (or tag or carried column).
-            - `params`: values that every packet gets; they enter the input hash.
+            - `params`: values that every packet gets; they enter the input hash. A `per_worker(...)` is made once per worker instead,
+              and is no column. Nor is a parameter that is annotated with a Dagster resource: it gets the one of this key.
             - `executor_options`: for the executor.
             - `capture`: whether what each packet prints and logs is kept in the log table, up to 64 KiB of stdout, of
               stderr, and of log records; `False`, or another number of bytes.
@@ -170,8 +172,10 @@ def _build(
             "check_specs: the body of a packet asset is not yours, so nothing could evaluate these checks, and each run would "
             "fail for them. Define them beside it: @dg.asset_check(asset=...)."
         )
+    states = {name: value for name, value in (params or {}).items() if isinstance(value, WorkerState)}
     packet_function = _as_packet_function(
         function,
+        states,
         output_keys=output_keys,
         version=version,
         more={
@@ -193,7 +197,7 @@ def _build(
         on_error=on_error,
         carry=tuple(carry),
         rename=dict(rename or {}),
-        params=dict(params or {}),
+        params={name: value for name, value in (params or {}).items() if name not in states},
         executor_options=dict(executor_options or {}),
         partition_expr=_inherited_partition_expr(asset_options, upstreams),
         capture=LOG_BYTES if capture is True else int(capture),
@@ -210,7 +214,12 @@ def _build(
 
 
 def _as_packet_function(
-    function: Any, *, output_keys: str | Sequence[str] | None, version: str, more: Mapping[str, Any]
+    function: Any,
+    states: Mapping[str, Any],
+    *,
+    output_keys: str | Sequence[str] | None,
+    version: str,
+    more: Mapping[str, Any],
 ) -> PythonPacketFunction:
     if isinstance(function, PythonPacketFunction):
         if output_keys is not None or version != "v0.0" or any(more.values()):
@@ -218,8 +227,8 @@ def _as_packet_function(
                 f"{function.canonical_function_name!r} is a packet function already; output_keys, version, own_code, "
                 "depends_on, ignore, formerly, batch and batch_size belong to its own definition. Give them there."
             )
-        return function
-    return PythonPacketFunction(function, output_keys, version=version, **more)
+        return function.with_worker_state(states)
+    return PythonPacketFunction(function, output_keys, version=version, worker_state=states, **more)
 
 
 def _index_column(given: str | None, function: PythonPacketFunction, key: dg.AssetKey) -> str | None:
@@ -378,7 +387,7 @@ def _define(spec: PacketAssetSpec, ins: Mapping[str, dg.AssetIn], options: dict[
         "kinds": {"python", "deltalake"},
         **options,
     }
-    required = {EXECUTOR_KEY, RESULT_STORE_KEY, IO_MANAGER_KEY} | set(
+    required = {EXECUTOR_KEY, RESULT_STORE_KEY, IO_MANAGER_KEY, *spec.function.resources} | set(
         settings.pop("required_resource_keys", None) or ()
     )
     made = dg.asset(

@@ -108,7 +108,12 @@ class Caller:
         batches = self._row_batches(plan.stream, rows, in_flight)
         if self.meter is not None:
             batches = self.meter.metered(batches, wait=not getattr(self._executor, "waits_for_batches", False))
-        calls = replace(self._calls, turn_seconds=_TURN_SECONDS, under_way=progress.workers_have)
+        calls = replace(
+            self._calls,
+            turn_seconds=_TURN_SECONDS,
+            under_way=progress.workers_have,
+            state=self._function.factories(),
+        )
         results = self._executor.run_rows(function, batches, executor_options=self._options or None, call_options=calls)
         try:
             for result in results:

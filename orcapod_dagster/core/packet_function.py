@@ -53,6 +53,7 @@ from orcapod_dagster.core.identity import (
     function_content_hash,
     function_signature_hash,
 )
+from orcapod_dagster.core.one_packet import call_here, execute, execute_async
 from orcapod_dagster.core.signature import (
     checked_arrow_schema,
     former_names,
@@ -64,6 +65,7 @@ from orcapod_dagster.core.signature import (
     type_hints,
 )
 from orcapod_dagster.core.types import Schema
+from orcapod_dagster.core.worker_state import resources_of, states_of, without_parameters
 
 FUNCTION_TYPE_ID: Final = "python.function.v0"
 LARGEST_BATCH: Final = 1024 * 1024 * 1024
@@ -126,6 +128,11 @@ class PythonPacketFunction:
         max_concurrency: how many packets of an async function are under way at a time, in each process; default one.
         batch: whether it takes many packets in one call: each parameter `list[T]`, or an Arrow array, and one result per packet.
         batch_size: how many packets a call gets at most; default 256.
+        worker_state: parameter → `per_worker(...)`, where that is not its default.
+
+    Attributes:
+        worker_state: the parameters that get something made once per worker; no columns. resources: those that are annotated with a
+            Dagster resource and have nothing yet that makes one: name → class.
 
     Raises:
         DefinitionError: names the parameter whose definition cannot be right.
@@ -152,7 +159,9 @@ class PythonPacketFunction:
         max_concurrency: int | None = None,
         batch: bool = False,
         batch_size: int | None = None,
+        worker_state: Mapping[str, Any] | None = None,
     ) -> None:
+        self._arguments: Final[dict[str, Any]] = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         self.function: Final = function
         self.__wrapped_function__ = function
         self.canonical_function_name: Final = function_name or getattr(function, "__name__", type(function).__name__)
@@ -171,10 +180,18 @@ class PythonPacketFunction:
         self._signature: Final = inspect.signature(function)
         hints = type_hints(function, self._owner)
         input_schema, output_schema = given_schema(input_schema), given_schema(output_schema)
+        self.worker_state: Final = states_of(self._signature, worker_state or {}, self._owner)
+        found = resources_of(self._signature, hints, self._owner)
+        self.resources: Final = {name: kind for name, kind in found.items() if name not in self.worker_state}
+        no_columns = {*self.worker_state, *self.resources}
         self._arrow_parameters = frozenset(name for name, hint in hints.items() if batch and is_arrow(hint))
         if batch:
-            hints = element_hints(self._signature, hints, input_schema, output_schema, self._owner)
-        self.input_packet_schema: Final = make_input_schema(self._signature, hints, input_schema, self._owner)
+            hints = element_hints(
+                without_parameters(self._signature, no_columns), hints, input_schema, output_schema, self._owner
+            )
+        self.input_packet_schema: Final = make_input_schema(
+            self._signature, hints, input_schema, self._owner, no_columns
+        )
         row_hint = generated(function, hints.get("return"), self._owner)
         self.is_generator: Final = row_hint is not None
         if self.is_generator:
@@ -204,8 +221,8 @@ class PythonPacketFunction:
         functools.update_wrapper(self, function, updated=())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the plain function."""
-        return self.function(*args, **kwargs)
+        """Call the plain function; worker state that the caller does not pass is made for this one call."""
+        return self.call_here(args, kwargs)
 
     def __repr__(self) -> str:
         return f"PythonPacketFunction({self.canonical_function_name}, {self.version})"
@@ -243,7 +260,14 @@ class PythonPacketFunction:
     def _identity_options(self) -> dict[str, Any]:
         # The fields of a record type name themselves; the order of its fields decides nothing.
         outputs = self.output_keys if self._record_type is None else ()
-        return {"own_code": self.own_code, "depends_on": self.depends_on, "ignore": self.ignore, "outputs": outputs}
+        return {
+            "own_code": self.own_code,
+            "depends_on": self.depends_on,
+            "ignore": self.ignore,
+            "outputs": outputs,
+            "worker_state": self.worker_state,
+            "resources": self.resources,
+        }
 
     def get_function_variation_data(self) -> dict[str, str]:
         """Return what the function is: its name, signature hash, content hash and git hash."""
@@ -287,6 +311,43 @@ class PythonPacketFunction:
         """Switch computing on or off."""
         self._active = active
 
+    # ------------------------------------------------------------------ worker state
+
+    def with_worker_state(self, states: Mapping[str, Any]) -> PythonPacketFunction:
+        """Return the same function with more, or other, state per worker.
+
+        Args:
+            states: parameter → `per_worker(...)`.
+
+        Raises:
+            DefinitionError: a name is no parameter, or a value no `per_worker`.
+        """
+        if not states:
+            return self
+        given = {**(self._arguments["worker_state"] or {}), **states}
+        arguments: dict[str, Any] = {**self._arguments, "worker_state": given, "executor": self._executor}
+        made = type(self)(**arguments)
+        made.set_active(self._active)
+        return made
+
+    def factories(self) -> dict[str, Callable[[], Any]]:
+        """Return what makes the state of a worker, by keyword of the function.
+
+        Raises:
+            DefinitionError: a parameter is a Dagster resource, and nothing says which.
+        """
+        if self.resources:
+            raise DefinitionError(
+                f"{self._owner}: parameters {sorted(self.resources)} are Dagster resources, which the run of an asset gives. Outside "
+                "of one, call the plain function with a resource of yours, or give worker_state={...: per_worker(...)}."
+            )
+        return {name: state.factory for name, state in self.worker_state.items()}
+
+    def call_here(self, values: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+        """Call the plain function in this process; see `one_packet.call_here`."""
+        given = {name: state.factory for name, state in self.worker_state.items()}
+        return call_here(self.function, values, keywords, given) if given else self.function(*values, **keywords)
+
     # ------------------------------------------------------------------ one packet
 
     def call(self, packet: Packet, logger: logging.Logger | None = None) -> Packet | None:
@@ -299,8 +360,7 @@ class PythonPacketFunction:
             return None
         if self._executor is None:
             return self.direct_call(packet)
-        output = self._executor.execute_callable(self._for_one, self._one(packet), logger=logger)
-        return self.output_packet(output)
+        return self._through(self._executor, packet, logger)
 
     async def async_call(self, packet: Packet, logger: logging.Logger | None = None) -> Packet | None:
         """As `call`, from inside a running event loop."""
@@ -308,21 +368,19 @@ class PythonPacketFunction:
             return None
         if self._executor is None:
             return await self.direct_async_call(packet)
-        output = await self._executor.async_execute_callable(self._for_one, self._one(packet), logger=logger)
-        return self.output_packet(output)
+        return await self._through_async(self._executor, packet, logger)
 
     def direct_call(self, packet: Packet) -> Packet | None:
         """Compute one packet in this process, bypassing the executor."""
         if not self._active:
             return None
-        return self.output_packet(LocalPythonFunctionExecutor().execute_callable(self._for_one, self._one(packet)))
+        return self._through(LocalPythonFunctionExecutor(), packet)
 
     async def direct_async_call(self, packet: Packet) -> Packet | None:
         """As `direct_call`, from inside a running event loop."""
         if not self._active:
             return None
-        local = LocalPythonFunctionExecutor()
-        return self.output_packet(await local.async_execute_callable(self._for_one, self._one(packet)))
+        return await self._through_async(LocalPythonFunctionExecutor(), packet)
 
     @functools.cached_property
     def _for_one(self) -> Callable[..., Any]:
@@ -342,7 +400,21 @@ class PythonPacketFunction:
         """Return the function as executors call it: a batch function gives a list of one result per packet, a generator one of its rows."""
         if self.is_generator:
             return as_list(self.function)
-        return with_rows(self.function, self.output_keys, self._owner) if self.batch_size else self.function
+        if not self.batch_size:
+            return self.function
+        return with_rows(self.function, self.output_keys, self._owner, next(iter(self.input_packet_schema), ""))
+
+    def _through(
+        self, executor: PythonFunctionExecutorProtocol, packet: Packet, logger: logging.Logger | None = None
+    ) -> Packet:
+        return self.output_packet(execute(executor, self._for_one, self._one(packet), self.factories(), logger))
+
+    async def _through_async(
+        self, executor: PythonFunctionExecutorProtocol, packet: Packet, logger: logging.Logger | None = None
+    ) -> Packet:
+        return self.output_packet(
+            await execute_async(executor, self._for_one, self._one(packet), self.factories(), logger)
+        )
 
     def kwargs_of(self, packet: Packet) -> dict[str, Any]:
         """Return the function's keyword arguments for one packet, brought to the parameters' types.
@@ -440,7 +512,11 @@ class PythonPacketFunction:
         """
         positional: list[Any] = []
         keyword: dict[str, Any] = {}
+        by_name = False
         for name, parameter in self._signature.parameters.items():
+            if name not in self.input_packet_schema:
+                by_name = True  # worker state is given by its name, and so is what stands behind it
+                continue
             values: Any = (
                 bound[name]
                 if name in self._arrow_parameters
@@ -448,7 +524,7 @@ class PythonPacketFunction:
             )
             if bind_blobs is not None and name in self.blob_parameters:
                 bind_blobs(values)
-            if parameter.kind is parameter.KEYWORD_ONLY:
+            if by_name or parameter.kind is parameter.KEYWORD_ONLY:
                 keyword[name] = values
             else:
                 positional.append(values)
@@ -566,15 +642,13 @@ class PythonPacketFunction:
             return found
         function = getattr(found, "__wrapped_function__", found)
         named = (config["output_keys"] or None, config["function_name"], config["version"])
-        size = config.get("batch_size", 0)
-        made = cls(
-            function,
-            *named,
-            **declarations_of(config),
-            max_concurrency=config.get("max_concurrency"),
-            batch=size > 0,
-            batch_size=size or None,
-        )
+        batch_size = config.get("batch_size", 0)
+        calls: dict[str, Any] = {
+            "max_concurrency": config.get("max_concurrency"),
+            "batch": batch_size > 0,
+            "batch_size": batch_size or None,
+        }
+        made = cls(function, *named, **declarations_of(config), **calls)
         if list(made.uri) != list(config["uri"]):
             raise DefinitionError(
                 f"{config['module']}.{config['qualname']} is here {made.uri}, and was {tuple(config['uri'])}: its output types, or "

@@ -7,7 +7,7 @@ import functools
 import inspect
 import re
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
@@ -51,9 +51,13 @@ def given_schema(schema: Mapping[str, Any] | pa.Schema | None) -> Mapping[str, A
 
 
 def input_schema(
-    signature: inspect.Signature, hints: Mapping[str, Any], given: Mapping[str, Any] | None, owner: str
+    signature: inspect.Signature,
+    hints: Mapping[str, Any],
+    given: Mapping[str, Any] | None,
+    owner: str,
+    no_columns: Collection[str] = (),
 ) -> Schema:
-    """Return names and types of the parameters; those with a default are optional.
+    """Return names and types of the parameters; those with a default are optional, and `no_columns` are left out.
 
     Raises:
         DefinitionError: a parameter has no hint, takes any number of values, or has a reserved name.
@@ -63,6 +67,12 @@ def input_schema(
     for name, parameter in signature.parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise DefinitionError(f"{owner}: parameter {parameter} takes any number of values; name each input column.")
+        if name in no_columns:
+            if given is not None and name in given:
+                raise DefinitionError(
+                    f"{owner}: input_schema names {name!r}, which is worker state and no column. Remove it."
+                )
+            continue
         if given is not None and name in given:
             fields[name] = given[name]
         elif name in hints:

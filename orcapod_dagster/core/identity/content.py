@@ -8,18 +8,20 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from types import FunctionType, MethodType
+from types import FunctionType, MappingProxyType, MethodType
 from typing import Any, Final
 
 from orcapod_dagster.core.errors import DefinitionError
-from orcapod_dagster.core.identity.declared import declare_all
+from orcapod_dagster.core.identity.declared import declare_all, declare_states
 from orcapod_dagster.core.identity.functions import layers_of, plain_function, running_function
 from orcapod_dagster.core.identity.parts import CodePart, content_hash_of, digest_of
 from orcapod_dagster.core.identity.walk import CodeWalk
+from orcapod_dagster.core.worker_state import WorkerState
 
 _CARRIED: Final = "__orcapod_code__"
 _CARRIED_MOST: Final = 32
 """Of how many partials or instances one function takes along what they are."""
+NO_STATE: Final[Mapping[str, Any]] = MappingProxyType({})
 _PROCESS: Final = uuid.uuid4().hex
 _reported: set[tuple[str, str]] = set()
 
@@ -52,6 +54,8 @@ def function_content_hash(
     depends_on: Sequence[Any] | Mapping[str, Any] = (),
     ignore: Sequence[str] = (),
     outputs: Sequence[str] = (),
+    worker_state: Mapping[str, WorkerState] = NO_STATE,
+    resources: Mapping[str, Any] = NO_STATE,
 ) -> str:
     """Return the hash of the code and constants that decide a function's result.
 
@@ -64,11 +68,16 @@ def function_content_hash(
             `dagster.EnvVar`) that decide the result; a mapping names them as the warnings do.
         ignore: names, as the parts and warnings give them, that do not count.
         outputs: what the values of a returned tuple are called, in their order, which decides what each column holds.
+        worker_state: parameters that get something made once per worker; the factory's code counts, not its arguments, and the identity.
+        resources: parameters that will get a Dagster resource, of which nothing is known yet.
 
     Raises:
         DefinitionError: `ignore` names what the function does not refer to; a file of `depends_on` is not there.
     """
-    code = function_code(function, own_code=own_code, depends_on=depends_on, ignore=ignore, outputs=outputs)
+    code = function_code(
+        function, own_code=own_code, depends_on=depends_on, ignore=ignore, outputs=outputs, worker_state=worker_state,
+        resources=resources,
+    )  # fmt: skip
     owner = _name_of(function)
     for name, sentence in code.reports.items():
         if (owner, name) not in _reported:
@@ -87,7 +96,7 @@ def code_parts(function: Callable[..., Any], **options: Any) -> Mapping[str, Cod
 
     Args:
         function: as for `function_content_hash`.
-        options: `own_code`, `depends_on`, `ignore` and `outputs`, as for `function_content_hash`.
+        options: `own_code`, `depends_on`, `ignore`, `outputs`, `worker_state` and `resources`, as for `function_content_hash`.
     """
     return function_code(function, **options).parts
 
@@ -115,12 +124,14 @@ def function_code(
     depends_on: Sequence[Any] | Mapping[str, Any] = (),
     ignore: Sequence[str] = (),
     outputs: Sequence[str] = (),
+    worker_state: Mapping[str, WorkerState] = NO_STATE,
+    resources: Mapping[str, Any] = NO_STATE,
     called: str | None = None,
 ) -> FunctionCode:
     """Return what a function's code is, in parts.
 
     Args:
-        function, own_code, depends_on, ignore, outputs: as for `function_content_hash`.
+        function, own_code, depends_on, ignore, outputs, worker_state, resources: as for `function_content_hash`.
         called: the code as it would be if the function had this name, in its own body; others may still call it by the name
             that it has. A function without source is taken as it is.
     """
@@ -129,12 +140,14 @@ def function_code(
         found = [CodePart(key.partition(" ")[0], key.partition(" ")[2], digest) for key, digest in carried.items()]
         return FunctionCode(content_hash_of(carried), {part.key: part for part in found}, {}, frozenset())
     owner = f"function {_name_of(function)!r}"
-    walk = CodeWalk(function, own_code, ignore, called)
+    walk = CodeWalk(function, own_code, ignore, called, worker_state)
     walk.run()
     declared = declare_all(walk, depends_on, owner)
+    declare_states(walk, worker_state, owner)
     walk.name_outputs(outputs)
     walk.finish()
-    unknown = sorted(set(ignore) - walk.ignored)
+    # Of a resource that is not there yet, nobody knows which values its configuration has.
+    unknown = sorted(name for name in set(ignore) - walk.ignored if name.partition(".")[0] not in resources)
     if unknown:
         raise DefinitionError(
             f"{owner}: ignore names {unknown}, which its code does not refer to. Remove them, or take the names from "

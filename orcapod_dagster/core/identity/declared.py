@@ -11,6 +11,7 @@ from typing import Any
 
 from orcapod_dagster.core.errors import DefinitionError
 from orcapod_dagster.core.identity.walk import CodeWalk
+from orcapod_dagster.core.worker_state import WorkerState
 
 
 class EnvironmentVariable(str):
@@ -36,7 +37,7 @@ def declare_all(walk: CodeWalk, depends_on: Sequence[Any] | Mapping[str, Any], o
         dict(depends_on) if isinstance(depends_on, Mapping) else {_name_of(v, n): v for n, v in enumerate(depends_on)}
     )
     for name, value in named.items():
-        walk.declare(name, _content_of(value, owner))
+        walk.declare(name, _content_of(value, f"{owner}: depends_on"))
         unseen = [sentence for path, sentence in walk.reports.items() if path.startswith(f"declared {name}")]
         if unseen:
             raise DefinitionError(
@@ -44,6 +45,30 @@ def declare_all(walk: CodeWalk, depends_on: Sequence[Any] | Mapping[str, Any], o
                 "(dg.EnvVar) that tells when it changes."
             )
     return frozenset(named)
+
+
+def declare_states(walk: CodeWalk, states: Mapping[str, WorkerState], owner: str) -> None:
+    """Count what makes the state of workers, and what users say of its identity.
+
+    Raises:
+        DefinitionError: a file is not there, or an identity cannot be seen through.
+    """
+    for name, state in states.items():
+        values = {f"configuration {key}": value for key, value in state.configuration.items()}
+        identity = state.identity_value()
+        if identity is not None:
+            values[f"identity {name}"] = _content_of(identity, f"{owner}, identity of {name!r}")
+        walk.add_state(name, state.factory if state.code is None else state.code, values)
+        unseen = [
+            said
+            for path, said in walk.reports.items()
+            if path.startswith((f"identity {name}", f"configuration {name}."))
+        ]
+        if unseen:
+            raise DefinitionError(
+                f"{owner}: the identity of worker state {name!r} {unseen[0]}. Give a text, a number, a file (Path), or a callable that "
+                "returns such a value."
+            )
 
 
 def _name_of(value: Any, position: int) -> str:
@@ -77,7 +102,7 @@ def _digest(path: Path, owner: str) -> str:
         return _read(str(path), found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
     except OSError as error:
         raise DefinitionError(
-            f"{owner}: depends_on names the file {path}, which cannot be read ({error.strerror}). Give a file that is there."
+            f"{owner} names the file {path}, which cannot be read ({error.strerror}). Give a file that is there."
         ) from error
 
 

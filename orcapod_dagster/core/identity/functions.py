@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import copy
 import functools
 import linecache
 import sys
 import types
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,3 +121,22 @@ def default_expressions(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambd
     pairs = zip(positional[len(positional) - len(arguments.defaults) :], arguments.defaults, strict=True)
     keyword = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
     return {**{a.arg: e for a, e in pairs}, **{a.arg: e for a, e in keyword if e is not None}}
+
+
+def without_defaults(
+    node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda, parameters: Collection[str] | None = None
+) -> Any:
+    """Return a function's syntax without the defaults of some parameters; without any by default."""
+    bare, arguments = copy.copy(node), copy.copy(node.args)
+    bare.args = arguments
+    if parameters is None:
+        arguments.defaults, arguments.kw_defaults = [], []
+        return bare
+    given = default_expressions(node)
+    kept = given.keys() - set(parameters)
+    if len(kept) == len(given):
+        return node
+    keyword = [a.arg for a in arguments.kwonlyargs]
+    arguments.defaults = [expression for name, expression in given.items() if name in kept and name not in keyword]
+    arguments.kw_defaults = [given[name] if name in kept else None for name in keyword]
+    return bare

@@ -16,7 +16,7 @@ class CodePart:
 
     Attributes:
         kind: `"body"`, `"default"`, `"closure"`, `"wrapper"`, `"argument"`, `"state"`, `"helper"`, `"class"`, `"constant"`,
-            `"module"`, `"import"`, `"declared"`, `"outputs"` or `"unknown"`.
+            `"module"`, `"import"`, `"declared"`, `"outputs"`, `"per_worker"`, `"identity"`, `"configuration"` or `"unknown"`.
         name: what it is: a parameter, a variable, or the qualified name; empty for the body and the outputs.
         digest: SHA-256 of its text, in hexadecimal.
         source: its lines as written; `None` for values, which are never kept, and for code without source.

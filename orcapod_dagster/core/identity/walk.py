@@ -7,7 +7,7 @@ import copy
 import enum
 import sys
 import types
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from orcapod_dagster.core.identity.functions import (
     layers_of,
     locate,
     plain_function,
+    without_defaults,
 )
 from orcapod_dagster.core.identity.modules import canonical_name
 from orcapod_dagster.core.identity.names import Chain, ImportedName, Names, chains_in, changed_chains, names_of
@@ -49,12 +50,19 @@ class CodeWalk(SourceWalk):
         own_code: further top-level packages of the user's own.
         ignore: names that do not count.
         called: the name that the function is taken to have; default its own.
+        worker_state: parameters whose defaults count by `add_state`, and not as they are written.
     """
 
     def __init__(
-        self, function: Any, own_code: Sequence[Any] = (), ignore: Iterable[str] = (), called: str | None = None
+        self,
+        function: Any,
+        own_code: Sequence[Any] = (),
+        ignore: Iterable[str] = (),
+        called: str | None = None,
+        worker_state: Collection[str] = (),
     ) -> None:
         self._called = called
+        self._worker_state = frozenset(worker_state)
         self._root = plain_function(function)
         super().__init__(own_code_of(_module_of(self._root), own_code), ignore)
         self._values = ValueTexts(self._add_code, self._is_own_class, self._report_opaque)
@@ -72,6 +80,23 @@ class CodeWalk(SourceWalk):
     def declare(self, name: str, value: Any) -> None:
         """Count a value, or a function with all that it names, that the user declared."""
         self._put("declared", name, self._values.text(value, f"declared {name}"))
+        self._drain()
+
+    def add_state(self, name: str, factory: Any, values: Mapping[str, Any]) -> None:
+        """Count the code of what makes a worker's state, without what it is given to do so, and values that decide results.
+
+        Args:
+            name: of the parameter.
+            factory: arguments of a `functools.partial`, and what an object holds whose method or call it is, do not count; or several
+                classes.
+            values: kind and name of a part → value.
+        """
+        several: Sequence[Any] = factory if isinstance(factory, list | tuple) else [factory]
+        texts = [self._values.text(_bare_code(one), f"per_worker {name}") for one in several]
+        self._put("per_worker", name, "\n".join(texts))
+        for key, value in values.items():
+            kind, _, part = key.partition(" ")
+            self._put(kind, part, self._values.text(value, f"{kind} {part}"))
         self._drain()
 
     def name_outputs(self, names: Sequence[str]) -> None:
@@ -159,13 +184,15 @@ class CodeWalk(SourceWalk):
             self._add_default_values(function)
             return
         keep = keeper(module, function.__globals__)
-        body = _without_defaults(node if self._called is None else renamed(node, self._called))
+        body = without_defaults(node if self._called is None else renamed(node, self._called))
         self._put("body", "", dump(body, keep), located.cell.source_of([node]))
         if module is None or "<locals>" in qualname:
             self._add_default_values(function)
         else:
             for name, expression in default_expressions(node).items():
-                self._put("default", name, dump_literal(expression) or dump(expression, keep))
+                if name not in self._worker_state:
+                    self._put("default", name, dump_literal(expression) or dump(expression, keep))
+        node = without_defaults(node, self._worker_state)
         cells = cells_of(function)
         for name, value in cells.items():
             self._put("closure", name, self._values.text(value, f"closure {name}"))
@@ -174,7 +201,8 @@ class CodeWalk(SourceWalk):
 
     def _add_default_values(self, function: types.FunctionType) -> None:
         for name, value in defaults_of(function).items():
-            self._put("default", name, self._values.text(value, f"default {name}"))
+            if name not in self._worker_state:
+                self._put("default", name, self._values.text(value, f"default {name}"))
 
     # ------------------------------------------------------------------ code found among values
 
@@ -261,7 +289,7 @@ class CodeWalk(SourceWalk):
         else:
             node = _undecorated(located.node) if as_made else located.node
             keep = keeper(located.module, function.__globals__)
-            texts.append(dump(_without_defaults(node) if not defaults else node, keep))
+            texts.append(dump(without_defaults(node) if not defaults else node, keep))
             names, changed = names_of([node], keep), changed_chains(node)
         if defaults:
             texts += [f"{n}={self._values.text(v, f'{path} default {n}')}" for n, v in defaults_of(function).items()]
@@ -459,11 +487,14 @@ def _module_of(function: Any) -> str:
     return canonical_name(name or "")
 
 
-def _without_defaults(node: FunctionNode) -> FunctionNode:
-    bare = copy.copy(node)
-    bare.args = copy.copy(node.args)
-    bare.args.defaults, bare.args.kw_defaults = [], []
-    return bare
+def _bare_code(factory: Any) -> Any:
+    """Return the code that a callable is, without what it was given: arguments, or the object whose method or call it is."""
+    while isinstance(factory, partial | types.MethodType):
+        if isinstance(factory, partial):
+            factory = factory.func
+        else:  # a class method may use all of its class
+            factory = factory.__self__ if isinstance(factory.__self__, type) else factory.__func__
+    return factory if is_code(factory) or isinstance(factory, types.BuiltinFunctionType) else type(factory)
 
 
 def _undecorated(node: FunctionNode) -> FunctionNode:
