@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import shlex
 import sys
@@ -13,6 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from dagster._config.pythonic_config.resource import (
+    ConfigurableResourceFactory,
+    ConfigurableResourceFactoryResourceDefinition,
+    PartialResource,
+)
 from dagster._core.definitions.partitions.context import partition_loading_context
 from dagster._core.definitions.reconstruct import repository_def_from_target_def
 from dagster._core.instance.config import is_dagster_home_set
@@ -125,6 +131,34 @@ def pointer_of_run(run: dg.DagsterRun) -> CodePointer | None:
     if kind == "AutoloadDefsModuleCodePointer":
         return CodePointer(autoload_module_name=found.module, working_directory=known["working_directory"])
     return None
+
+
+def configurable(resource: Any) -> Any:
+    """Return the `ConfigurableResource`, or what its `configure_at_launch` gave, that a resource is or was made from; else None."""
+    if isinstance(resource, ConfigurableResourceFactory | PartialResource):
+        return resource  # pyright: ignore[reportUnknownVariableType]  # of whatever it gives
+    if not isinstance(resource, ConfigurableResourceFactoryResourceDefinition):
+        return None
+    function: Any = resource.resource_fn
+    made = getattr(function, "__self__", None)
+    if made is None:  # that of a partial one is a nested function
+        known = inspect.getclosurevars(function).nonlocals
+        if "resource_cls" not in known or "data" not in known:
+            return None
+        made = PartialResource(known["resource_cls"], data=known["data"])
+    return configurable(made)
+
+
+def fields_of(resource: Any) -> tuple[type, dict[str, Any], bool]:
+    """Return class and given fields of a configurable resource, unresolved, and whether a run's configuration completes it."""
+    if isinstance(resource, PartialResource):
+        partial: Any = resource
+        return partial.resource_cls, dict(partial.data), True
+    return (
+        type(resource),
+        dict(resource._get_non_default_public_field_values()),
+        False,
+    )  # no public way gives unresolved values
 
 
 def instance_of_home(stack: contextlib.ExitStack) -> dg.DagsterInstance | None:

@@ -12,6 +12,7 @@ from orcapod_dagster.core.audit import NOT_DETERMINISTIC, AuditReport, audit_pac
 from orcapod_dagster.core.errors import DefinitionError
 from orcapod_dagster.execution import machine_info, open_stream, pod_of
 from orcapod_dagster.input_checks import check_with_inputs
+from orcapod_dagster.resource_parameters import with_resources_of_step
 from orcapod_dagster.resources import EXECUTOR_KEY, RESULT_STORE_KEY
 from orcapod_dagster.spec import PacketAssetSpec
 
@@ -73,6 +74,7 @@ def _audited(
     stream = open_stream(spec, loaded, context.op_execution_context.job_def.asset_layer.asset_graph)
     resources = context.resources
     store, supplier = getattr(resources, RESULT_STORE_KEY), getattr(resources, EXECUTOR_KEY)
+    spec = with_resources_of_step(spec, context)
     pod = pod_of(spec, store, supplier, machine_info(spec), read_only=True)
     report = audit_packets(pod, stream, **drawn)
     harmless = set(report.counts) <= {NOT_DETERMINISTIC}

@@ -38,6 +38,7 @@ from orcapod_dagster.desk_line import desk_line_of_run, here, status_line
 from orcapod_dagster.dry_run import plan_lines, plan_metadata
 from orcapod_dagster.progress_lines import ProgressLines
 from orcapod_dagster.recompute_guard import over_limit, refuse_recompute
+from orcapod_dagster.resource_parameters import with_resources_of_step
 from orcapod_dagster.resources import EXECUTOR_KEY, RESULT_STORE_KEY, PacketExecutorResource, ResultStoreResource
 from orcapod_dagster.run_options import PacketAssetConfig, RunOptions
 from orcapod_dagster.spec import PARTITION_EXPR, TAG_COLUMNS_METADATA, PacketAssetSpec
@@ -66,6 +67,7 @@ def materialize_packets(
         PacketFailuresError: packets failed and `on_error` is "raise"; everything that succeeded is stored.
     """
     options = RunOptions.of(config, context.run.tags)
+    spec = with_resources_of_step(spec, context)
     stream = open_stream(spec, loaded, context.op_execution_context.job_def.asset_layer.asset_graph)
     if options.rows is not None:
         stream = stream.where(options.rows)

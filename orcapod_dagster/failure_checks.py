@@ -15,6 +15,7 @@ from orcapod_dagster.core.reasons import counted
 from orcapod_dagster.core.streams import PacketStream
 from orcapod_dagster.execution import machine_info, open_stream, pod_of
 from orcapod_dagster.input_checks import check_with_inputs
+from orcapod_dagster.resource_parameters import with_resources_of_step
 from orcapod_dagster.resources import EXECUTOR_KEY, RESULT_STORE_KEY
 from orcapod_dagster.spec import PacketAssetSpec
 
@@ -72,6 +73,7 @@ def _checked(
 ) -> dg.AssetCheckResult:
     stream = open_stream(spec, loaded, context.op_execution_context.job_def.asset_layer.asset_graph)
     store, supplier = getattr(context.resources, RESULT_STORE_KEY), getattr(context.resources, EXECUTOR_KEY)
+    spec = with_resources_of_step(spec, context)
     pod = pod_of(spec, store, supplier, machine_info(spec), read_only=True)
     rows, failures = FailureRecords(pod.function, pod.cache, pod.outcomes, pod.match).of(pod.hash(stream).hashes)
     said = f"{len(rows):,} of {stream.num_rows:,} packets have failed." if len(rows) else "No packet has failed."

@@ -45,5 +45,5 @@ def check_with_inputs(
         description=description,
         blocking=blocking,
         additional_ins={name: dg.AssetIn(key, metadata=LOAD_AS_SOURCE) for name, key in spec.inputs.items()},
-        required_resource_keys={EXECUTOR_KEY, RESULT_STORE_KEY},
+        required_resource_keys={EXECUTOR_KEY, RESULT_STORE_KEY, *spec.function.resources},
     )(check)

@@ -19,6 +19,7 @@ from orcapod_dagster.core.sources import DeltaSource, TableSource
 from orcapod_dagster.execution import as_source, machine_info, pod_of, tags_of
 from orcapod_dagster.io_manager import TIMESTAMP_KEY, VERSION_KEY, DeltaLakeIOManager
 from orcapod_dagster.partitions import EXPR, plain, predicate_of, stored_expr
+from orcapod_dagster.resource_parameters import with_resources
 from orcapod_dagster.resources import (
     EXECUTOR_KEY,
     IO_MANAGER_KEY,
@@ -130,7 +131,7 @@ class Desk:
 
     def _resources(self, key: str, asset: dg.AssetsDefinition) -> Any:
         """Return a resource with those that it requires, opened; assets may have different ones under one key."""
-        known = {**self._repository.get_top_level_resources(), **asset.resource_defs, **self._given}
+        known = self._known(asset)
         if key == "io_manager":
             known.setdefault(key, dg.fs_io_manager)
         if key not in known:
@@ -143,6 +144,10 @@ class Desk:
             wanted = {name: known[name] for name in _with_required(key, known)}
             self._built[place] = self._stack.enter_context(dg.build_resources(wanted, instance=self._any_instance()))
         return self._built[place]
+
+    def _known(self, asset: dg.AssetsDefinition) -> dict[str, Any]:
+        """Return the resources of an asset, as the definitions have them."""
+        return {**self._repository.get_top_level_resources(), **asset.resource_defs, **self._given}
 
     def _any_instance(self) -> dg.DagsterInstance:
         """Return an instance for resources to be built with: making one takes half a second, so there is one for all."""
@@ -166,6 +171,7 @@ class Desk:
         """Return the engine of a packet asset, over its results as they are; it stores nothing, no large values either."""
         asset = self.asset(spec.key)
         store, supplier = self.resource(RESULT_STORE_KEY, asset), self.resource(EXECUTOR_KEY, asset)
+        spec = with_resources(spec, self._known(asset), {}, lambda key: self.resource(key, asset))
         return pod_of(spec, store, supplier, machine_info(spec), read_only=True)
 
     def planning_pod(self, spec: PacketAssetSpec, partition: str | None) -> FunctionPod:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import dagster as dg
@@ -65,10 +65,10 @@ class PacketRow:
     def call(self) -> Any:
         """Call the plain function in this process with the packet's arguments, and return what it returns.
 
-        Nothing is caught, captured, converted or stored; a breakpoint in the function stops there. An `async def` runs to
-        its end.
+        Worker state, and resources, are made here for this call. Nothing is caught, captured, converted or stored; a breakpoint
+        in the function stops there. An `async def` runs to its end.
         """
-        value = self.function(*self.positional, **self.keyword)
+        value = self._spec.function.call_here(self.positional, self.keyword)
         return run_coroutine(value) if inspect.iscoroutine(value) else value
 
     @property
@@ -216,7 +216,7 @@ def _row(desk: Desk, asset: Any, tags: Mapping[str, Any], partition: str | None)
         refused=hashed.invalid.get(0), table_row=table_row_of(desk, spec, tags, partition),
         result=current, other_results=others, outcome=None if outcomes is None else outcomes.slice(0, 1),
         logs=PacketLogs(pod.cache.database, log_path(spec.function.uri)).read(hashed.hashes),
-        next_run=next_run(plan), _spec=spec, positional=positional, keyword=keyword,
+        next_run=next_run(plan), _spec=replace(spec, function=pod.function), positional=positional, keyword=keyword,
     )  # fmt: skip
 
 
