@@ -253,11 +253,19 @@ class FunctionPod:
             )
 
     def _count_rows(self, plan: Plan, report: PodReport, found: pa.Array) -> None:
-        """Count rows without a result as failed or skipped; rows of equal packets share one outcome."""
-        report.cached = max(0, len(found) - found.null_count - report.computed)
-        if not found.null_count or not (report.failed or report.skipped):
+        """Count rows without a result as failed or skipped, and those whose packets this run called without getting one.
+
+        Rows of equal packets share one outcome. A packet that failed though an earlier run had its result, as `force` may do, has
+        failed: the row keeps that result, and whoever asked for a new one is told that there is none.
+        """
+        called = plan.hashes.take(pa.concat_arrays([pa.array([], pa.int64()), *report.unsettled]))
+        without = found.is_null()
+        if len(called):
+            without = pc.or_(without, pc.is_in(plan.hashes, value_set=called))
+        left = plan.hashes.filter(without)
+        report.cached = max(0, len(found) - len(left) - report.computed)
+        if not len(left) or not (report.failed or report.skipped):
             return
-        left = plan.hashes.filter(found.is_null())
         now = self.planner.earlier_outcomes(self.planner.constraints(plan.variation), left, plan.variation)
         report.failed = pc.sum(pc.is_in(left, value_set=now.failed)).as_py() or 0
         report.skipped = pc.sum(pc.is_in(left, value_set=now.skipped)).as_py() or 0

@@ -11,6 +11,7 @@ from orcapod_dagster.core import InMemoryArrowDatabase
 from orcapod_dagster.core.failure_policy import FailurePolicy, RetryFailed
 from orcapod_dagster.core.packet_retry import PacketRetry
 from orcapod_dagster.core.plan_report import PlanReport
+from orcapod_dagster.core.skip import SkipPacket
 
 CALLS: list[int] = []
 
@@ -85,3 +86,30 @@ def test_a_plan_says_so() -> None:
     assert (report.would_compute, report.failed_before, report.stays_failed) == (0, 0, 3)
     forced = pod.plan(stream_of(4), force=True)
     assert (len(forced.to_compute), len(forced.failed)) == (4, 0)
+
+
+MODES: dict[int, type[Exception]] = {}
+
+
+def changing(x: int) -> int:
+    if x in MODES:
+        raise MODES[x](f"call {x}")
+    return x
+
+
+@pytest.mark.parametrize("skipped", [False, True])
+def test_forced_packets_that_fail_count(skipped: bool) -> None:
+    """A forced packet that fails counts as failed though an earlier run has its result, whatever becomes of others."""
+    database = InMemoryArrowDatabase()
+    MODES.clear()
+    if skipped:
+        MODES[3] = SkipPacket
+    computed(pod_of(changing, database, ignore=["MODES"]), 4)
+    MODES[1] = ValueError
+    pod = pod_of(changing, database, ignore=["MODES"])
+    plan = pod.plan(stream_of(4), force=True)
+    report = pod.compute(plan)
+    rows, _, _ = pod.assemble(plan, report)
+    counts = (report.cached, report.computed, report.failed, report.skipped)
+    assert counts == (0, 3 - skipped, 1, int(skipped))
+    assert rows.num_rows == 4 - skipped, "the row keeps its earlier result"
