@@ -157,7 +157,8 @@ class Planner:
             wanted = pc.and_(
                 wanted, pc.invert(pc.is_in(count_up(len(hashes)), value_set=pa.array(list(invalid), pa.int64())))
             )
-        before = self.earlier_outcomes(constraints, hashes, variation)
+        # What had a result, and lost a large value of it, is made again, whatever became of the packet before or since.
+        before = self.earlier_outcomes(constraints, hashes, variation).without(lost)
         skipped = failed = pa.array([], pa.int64())
         if not force:
             wanted, skipped = _split(wanted, hashes, before.skipped)
@@ -305,6 +306,12 @@ class Before(NamedTuple):
     failed: pa.Array
     standing: pa.Array
     skipped: pa.Array
+
+    def without(self, hashes: pa.Array) -> Before:
+        """Return it without some packets."""
+        if not len(hashes):
+            return self
+        return Before(*(one.filter(pc.invert(pc.is_in(one, value_set=hashes))) for one in self))
 
 
 def _split(wanted: Any, hashes: pa.Array, settled: pa.Array) -> tuple[Any, pa.Array]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from failing import computed, pod_of, stream_of
 
+from orcapod_dagster import Blob
 from orcapod_dagster.core import InMemoryArrowDatabase
+from orcapod_dagster.core.blobs.store import BlobStore
 from orcapod_dagster.core.failure_policy import FailurePolicy, RetryFailed
 from orcapod_dagster.core.packet_retry import PacketRetry
 from orcapod_dagster.core.plan_report import PlanReport
@@ -113,3 +116,32 @@ def test_forced_packets_that_fail_count(skipped: bool) -> None:
     counts = (report.cached, report.computed, report.failed, report.skipped)
     assert counts == (0, 3 - skipped, 1, int(skipped))
     assert rows.num_rows == 4 - skipped, "the row keeps its earlier result"
+
+
+def large(x: int) -> Blob:
+    if x in MODES:
+        raise MODES[x](f"call {x}")
+    return bytes([x]) * 1000  # pyright: ignore[reportReturnType]  # bytes are taken for it, too
+
+
+@pytest.mark.parametrize("error", [ValueError, SkipPacket])
+def test_a_lost_value_is_made_again_whatever_was_before(tmp_path: Path, error: type[Exception]) -> None:
+    """A packet that failed or was skipped, then was computed, and lost its large value, is computed, as any other that lost it."""
+    database = InMemoryArrowDatabase()
+    options: dict[str, Any] = {"blobs": BlobStore(str(tmp_path), inline_bytes=10), "ignore": ["MODES"]}
+    MODES.clear()
+    MODES[1] = error
+    computed(pod_of(large, database, **options), 3)
+    MODES.clear()
+    pod = pod_of(large, database, **options)
+    pod.compute(pod.plan(stream_of(3), force=True))
+    blobs = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(blobs) == 3
+    for path in blobs:
+        path.unlink()
+    pod = pod_of(large, database, failures=FailurePolicy(retry_failed="changed"), **options)
+    plan = pod.plan(stream_of(3))
+    assert plan.reasons.counts() == {"its large value is missing": 3}
+    report = pod.compute(plan)
+    rows, _, _ = pod.assemble(plan, report)
+    assert (report.computed, report.failed, report.skipped, rows.num_rows) == (3, 0, 0, 3)
