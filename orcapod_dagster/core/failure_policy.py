@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
@@ -51,9 +52,17 @@ class FailurePolicy:
 
     def _transient(self, failed: pa.Table) -> pa.Array:
         """Tell which failures may go away by themselves: by their kind, or because `packet_retry` names it."""
-        # One text per failure, for there are few different ones: what an earlier release stored has the class alone.
+        # One text per failure, for there are few different ones.
         kinds = pc.coalesce(pc.binary_join(failed["error_kinds"], "|"), failed["error_type"])
         coded = one_array(kinds.cast(pa.string())).dictionary_encode()
-        each = [text.split("|") for text in coded.dictionary.to_pylist()]
+        each = [_kinds(text) for text in coded.dictionary.to_pylist()]
         named = [is_any(one, TRANSIENT) or (self.retry is not None and self.retry.names(one)) for one in each]
         return pa.array(named, pa.bool_()).take(coded.indices)
+
+
+def _kinds(text: str) -> list[str]:
+    """Return the kinds of a failure; an earlier release stored the class alone, and of Python's own what it is derived from is known."""
+    alone = getattr(builtins, text, None)
+    if isinstance(alone, type) and issubclass(alone, BaseException):
+        return [one.__name__ for one in alone.__mro__]
+    return text.split("|")

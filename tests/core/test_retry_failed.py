@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from failing import computed, pod_of, stream_of
 
 from orcapod_dagster import Blob
 from orcapod_dagster.core import InMemoryArrowDatabase
 from orcapod_dagster.core.blobs.store import BlobStore
+from orcapod_dagster.core.databases.delta import DeltaTableDatabase
 from orcapod_dagster.core.failure_policy import FailurePolicy, RetryFailed
 from orcapod_dagster.core.packet_retry import PacketRetry
 from orcapod_dagster.core.plan_report import PlanReport
@@ -145,3 +147,19 @@ def test_a_lost_value_is_made_again_whatever_was_before(tmp_path: Path, error: t
     report = pod.compute(plan)
     rows, _, _ = pod.assemble(plan, report)
     assert (report.computed, report.failed, report.skipped, rows.num_rows) == (3, 0, 0, 3)
+
+
+def test_transient_failures_of_an_earlier_release(tmp_path: Path) -> None:
+    """Of a failure that an earlier release stored, the class alone is known; those of Python count as what they are derived from."""
+    MODES.clear()
+    MODES.update({1: ConnectionResetError, 2: ValueError, 3: TimeoutError})
+    pod = pod_of(changing, ignore=["MODES"])
+    computed(pod, 4)
+    source = pod.outcomes.database.source(("outcomes",))
+    assert source is not None
+    earlier = [name for name in source.schema.names if name not in ("attempts", "error_kinds", "tag")]
+    schema = pa.schema([source.schema.field(name) for name in earlier])
+    database = DeltaTableDatabase(str(tmp_path))
+    database.append(("outcomes",), pa.Table.from_batches(source.scan(earlier), schema).to_reader)
+    pod = pod_of(changing, database, ignore=["MODES"], failures=FailurePolicy(retry_failed="transient"))
+    assert pod.plan(stream_of(4)).failed.to_pylist() == [2]
