@@ -1,7 +1,7 @@
 """InfrastructureError: what this package raises where a packet is called, when not the packet is to blame.
 
-Sent to workers by value, so it imports nothing but the standard library. It is told by its name, for a worker may have made the
-class anew.
+Sent to workers by value, so it imports nothing but the standard library. It is told by its qualified name, for a worker
+may have made the class anew.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import errno
 from collections.abc import Generator
 from typing import Final
 
-INFRASTRUCTURE_CLASS: Final = "InfrastructureError"
+INFRASTRUCTURE_CLASS: Final = f"{__name__}.InfrastructureError"
+"""Its kind: with its module, for users may have a class of that name, which is a packet's failure as any other."""
 DEAD_MOUNT: Final = frozenset(
     {
         errno.ENOTCONN,

@@ -10,7 +10,6 @@ import pyarrow as pa
 
 from orcapod_dagster.core.arrow import size_of
 from orcapod_dagster.core.blobs.keeper import Keeper
-from orcapod_dagster.core.error_kinds import is_any
 from orcapod_dagster.core.errors import ConversionError, OutputCountError, OutputSizeError
 from orcapod_dagster.core.executors.base import BatchResult, RowFailure
 from orcapod_dagster.core.executors.capture import LogEntry
@@ -42,7 +41,7 @@ class Chunk:
         """Return it without the packets during which something of ours failed, and what the first of these tells."""
         told, kept = None, list[Outcome]()
         for one in self.outcomes:
-            if is_any(one.kinds, [INFRASTRUCTURE_CLASS]):
+            if INFRASTRUCTURE_CLASS in one.kinds:
                 told = told or one.message
             else:
                 kept.append(one)

@@ -144,3 +144,22 @@ def test_a_mount_that_died_is_no_rows_failure(tmp_path: Path, monkeypatch: pytes
         files.contents(columns)
     with pytest.raises(StorageError, match="does not answer"):
         files.changed(columns, before)
+
+
+class InfrastructureError(Exception):
+    """A user's own, of the name that ours has."""
+
+
+@pytest.mark.parametrize("executor", [LocalPythonFunctionExecutor(), ProcessPoolExecutor(2)], ids=["local", "pool"])
+def test_a_users_class_of_that_name_is_a_failure_of_the_packet(executor: Any) -> None:
+    """A packet that raises an `InfrastructureError` of the user's own fails as any other, and the run goes on."""
+
+    def work(x: int) -> int:
+        if x == 1:
+            raise InfrastructureError("no pump")
+        return x
+
+    pod = pod_of(work, executor=executor)
+    report = pod.compute(pod.plan(stream_of(3)))
+    assert (report.computed, report.failed) == (2, 1)
+    assert [row["message"] for row in records(pod, "outcomes")] == ["no pump"]
