@@ -109,6 +109,15 @@ async def interrupt_one(x: int) -> int:
     return x
 
 
+async def end_late(x: int) -> int:
+    """End the process in one row, when most of the others have finished."""
+    if x == 5:
+        await asyncio.sleep(1.5)
+        os._exit(3)
+    await asyncio.sleep(0.01)
+    return x
+
+
 def columns(length: int, rows: int = 1000) -> Iterator[RowBatch]:
     """Yield the numbers below `length` as batches of at most `rows` rows."""
     for start in range(0, length, rows):
@@ -120,6 +129,8 @@ class ExecutorConcurrencyConformance(ABC):
     """What an executor has to do with `CallOptions.max_concurrency`."""
 
     start_seconds: float = 0.0
+    ends_what_does_not_stop: bool = True
+    """Whether the rows run in processes that may end; see `ExecutorLimitsConformance`."""
 
     @abstractmethod
     def make_executor(self) -> PythonFunctionExecutorProtocol:
@@ -171,6 +182,14 @@ class ExecutorConcurrencyConformance(ABC):
         assert [row for row, failure in by_row.items() if failure.skipped] == [5]
         assert "slices.py" not in by_row[3].traceback
         assert "concurrent_rows.py" not in by_row[3].traceback
+
+    def test_a_death_after_results_of_rows_at_once(self) -> None:
+        """A row that ends its process fails alone; of the others, also of those whose results had come, each comes once."""
+        if not self.ends_what_does_not_stop:
+            pytest.skip("its rows run in the caller's own process")
+        outputs, results = self.run_at_once(end_late, 12, 4, seconds=0.1)
+        assert outputs == [None if x == 5 else x for x in range(12)]
+        assert [failure.row for result in results for failure in result.failures] == [5]
 
     def test_contexts_of_rows_at_once(self) -> None:
         """What a row puts into a context variable no other row sees."""

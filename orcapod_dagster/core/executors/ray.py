@@ -220,15 +220,17 @@ class _Run(TaskRun):
         if task.announces:  # its worker ended before the row began
             self._count_loss(piece, "a worker ended before its first row", error)
             return [piece]
-        again = self._deaths.after(piece)
+        left = piece.left()  # of rows at once, some may have answered already
+        several = self._at_once > 1 and sum(part.length for part in left) > 1
+        again = self._deaths.among(left, -1) if several else self._deaths.after(left[0])
         if again:
             return again
         data, seconds = self._executor.get_executor_data(), time.monotonic() - task.began
         if self._limit is not None and seconds >= self._seconds + self._limit + GRACE_SECONDS:
-            return [failed_alone(piece, took_too_long(self._limit, ended=True), seconds, data)]
+            return [failed_alone(left[0], took_too_long(self._limit, ended=True), seconds, data)]
         how = "for want of memory" if isinstance(error, self._ray.exceptions.OutOfMemoryError) else "unexpectedly"
         death = WorkerDeathError(f"The Ray worker that ran this packet ended {how}, and again when it ran alone.")
-        return [failed_alone(piece, death, seconds, data)]
+        return [failed_alone(left[0], death, seconds, data)]
 
     def _count_loss(self, piece: Piece, what: str, error: Exception) -> None:
         """Note that rows came to nothing for no fault of theirs.
