@@ -314,6 +314,27 @@ def test_the_row_that_kills_is_found_among_those_at_once(function: Callable[...,
     assert failures[13].error_type == "WorkerDeathError"
 
 
+async def block_in_a_task(x: int) -> int:
+    """Block the loop of all rows from a task that row 1 started, so that the code of another row ran last."""
+
+    async def block() -> None:
+        time.sleep(60)  # noqa: ASYNC251  # as users do
+
+    if x == 1:
+        await asyncio.gather(block())
+    await asyncio.sleep(0.05)
+    return x
+
+
+def test_of_rows_at_once_the_one_that_blocks_is_late() -> None:
+    """Of rows that are under way where one blocks them all, that one alone has taken too long, whoever's code ran last."""
+    options = CallOptions(max_concurrency=4, time_limit=0.5)
+    results = ProcessPoolExecutor(2).run_rows(block_in_a_task, make_batches(range(5)), call_options=options)
+    outputs, slices = gather(results, 5)
+    assert {f.row: f.error_type for one in slices.values() for f in one.failures} == {1: "PacketTimeoutError"}
+    assert outputs == [None if x == 1 else x for x in range(5)]
+
+
 def crash_batch(x: list[int]) -> list[int]:
     """End the process where 13 is among the values."""
     if 13 in x:

@@ -190,7 +190,9 @@ class _Run(TaskRun):
         begun, first_task, how = worker.rows_begun(), worker.tasks == 1, worker.bury()
         left = piece.left()
         length = sum(part.length for part in left)
-        if worker.late_row and self._limit is not None and min(length, self._batch) == 1:
+        # Of several at once, the row whose code ran last need not be the one that blocks: a task of another's may do it.
+        is_one = length == 1 or max(self._at_once, self._batch) == 1
+        if worker.late_row and self._limit is not None and is_one:
             return self._after_late(worker, piece.first + worker.late_row - 1, left, self._limit)
         if first_task and not begun:
             raise ExecutorError(
