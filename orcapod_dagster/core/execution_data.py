@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from orcapod_dagster.core.executors.base import PythonFunctionExecutorProtocol
@@ -64,3 +64,22 @@ def check_executor(executor: Any, type_id: str, owner: str) -> PythonFunctionExe
             f"{sorted(executor.supported_function_type_ids())}. Use another executor."
         )
     return executor
+
+
+def check_honours(executor: Any, needed: Iterable[str], owner: str) -> None:
+    """Refuse an executor that would call the function without what it needs.
+
+    Args:
+        executor: says in `honours` what it does; one that does not say so does nothing of it.
+        needed: options of `CallOptions`, of `HONOURED`.
+        owner: for the message.
+
+    Raises:
+        TypeError: names what is missing.
+    """
+    missing = sorted(set(needed) - set(getattr(executor, "honours", ())))
+    if missing:
+        raise TypeError(
+            f"{owner} needs {missing}, which executor {executor.executor_type_id!r} does not say that it does; its packets would be called "
+            "wrongly. Use another executor; or, where its run_rows does as CallOptions says, name them in its attribute `honours`."
+        )

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from orcapod_dagster.core.execution_data import check_honours
 from orcapod_dagster.core.executors.base import PythonFunctionExecutorProtocol, RowBatch
 from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.executors.event_loop import EventLoopThread, call_in_thread
@@ -27,9 +28,13 @@ def execute(
     Args:
         executor: where. function: the plain one. values: its arguments, by name.
         state: what makes its worker state, by keyword. logger: for the executor.
+
+    Raises:
+        TypeError: it has worker state, which the executor does not build.
     """
     if not state:
         return executor.execute_callable(function, values, logger=logger)
+    check_honours(executor, ["state"], f"function {getattr(function, '__name__', function)!r}")
     batch = RowBatch((), {name: [value] for name, value in values.items()}, 0, 1)
     (result,) = executor.run_rows(function, [batch], call_options=CallOptions(state=state))
     for failure in result.failures:

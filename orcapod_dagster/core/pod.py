@@ -22,7 +22,7 @@ from orcapod_dagster.core.calling import Caller
 from orcapod_dagster.core.code_store import CodeStore
 from orcapod_dagster.core.counting import Counting
 from orcapod_dagster.core.errors import OrcapodError, StorageError
-from orcapod_dagster.core.execution_data import check_executor
+from orcapod_dagster.core.execution_data import check_executor, check_honours
 from orcapod_dagster.core.executors.base import PythonFunctionExecutorProtocol
 from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.failure_policy import FailurePolicy
@@ -63,7 +63,7 @@ class FunctionPod:
         max_concurrency: how many packets of an async function are under way at a time in a process; default as the function says.
 
     Raises:
-        TypeError: the executor does not support the function.
+        TypeError: the executor does not support the function, or what it needs.
     """
 
     def __init__(
@@ -103,6 +103,9 @@ class FunctionPod:
             max_concurrency=function.max_concurrency if max_concurrency is None else max_concurrency,
             batch_size=function.batch_size,
         )
+        state = function.worker_state or function.resources
+        needs = {"time_limit": time_limit is not None, "batch_size": function.batch_size, "state": state}
+        check_honours(chosen, (name for name, is_needed in needs.items() if is_needed), self._owner)
         self._caller = Caller(function, chosen, executor_options or {}, calls, failures, rate_limit, blobs, files)
         self._recorder = Recorder(
             function, cache, outcomes, self.codes, lambda: self.environment, logs, plans, chosen, self.extra_info

@@ -97,6 +97,9 @@ class BatchResult:
         return BatchResult(self.start + first, end - first, outputs, durations, failures, self.execution_data, logs)
 
 
+HONOURED: Final = frozenset({"time_limit", "batch_size", "state"})
+"""Options of `CallOptions` without which a function that needs them is called wrongly, or without end."""
+
 NOTHING_YET: Final = BatchResult(0, 0, [], [])
 """A result of no rows: nothing has finished for a while, and the caller has its turn, e.g. to store what it has."""
 
@@ -181,6 +184,8 @@ class PythonFunctionExecutorBase(ABC):
     supports_concurrent_execution: bool = False
     waits_for_batches: bool = False
     """Whether `run_rows` looks at `RowBatch.not_before`, and collects finished rows while no other may begin."""
+    honours: frozenset[str] = frozenset()
+    """Which of `HONOURED` its `run_rows` does as `CallOptions` says; assets that need another are refused, instead of run otherwise."""
 
     def supported_function_type_ids(self) -> frozenset[str]:
         """Return the function types it runs: Python functions."""
@@ -259,6 +264,7 @@ class PythonFunctionExecutorBase(ABC):
         Without `waits_for_batches`, taking a batch may last until its rows may begin.
         With `call_options.turn_seconds`, yield `NOTHING_YET` where nothing finishes for so long, if you can.
         Call `call_options.under_way` with the number of rows that workers have, when it changes, if you know it.
+        Say in `honours` which of `HONOURED` are kept; `max_concurrency` is an upper bound, so one row at a time keeps it.
         When the caller closes the generator, cancel what still runs. With `call_options.capture`, keep at most so many bytes of what each
         row writes to stdout, to stderr, and logs, and yield them as `BatchResult.logs`; show them where this process shows
         its own, too. `capture.Capture` does it for `run_slice`.

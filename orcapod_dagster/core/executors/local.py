@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from orcapod_dagster.core.errors import ExecutorError
 from orcapod_dagster.core.executors.base import (
+    HONOURED,
     BatchResult,
     PythonFunctionExecutorBase,
     RowBatch,
@@ -47,6 +48,7 @@ class LocalPythonFunctionExecutor(PythonFunctionExecutorBase):
 
     executor_type_id = "local"
     waits_for_batches = True
+    honours = HONOURED
 
     def execute_callable(
         self,

@@ -18,7 +18,7 @@ from typing import Any, Final, Self
 
 from orcapod_dagster.core.errors import ExecutorError, MissingExtraError, WorkerDeathError
 from orcapod_dagster.core.executors import pool_worker
-from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorBase, RowBatch
+from orcapod_dagster.core.executors.base import HONOURED, BatchResult, PythonFunctionExecutorBase, RowBatch
 from orcapod_dagster.core.executors.budget import WorkerBudget, cores
 from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.executors.capture import LogEntry
@@ -58,6 +58,7 @@ class ProcessPoolExecutor(PythonFunctionExecutorBase):
     executor_type_id = "process_pool"
     supports_concurrent_execution = True
     waits_for_batches = True
+    honours = HONOURED
 
     def __init__(self, max_workers: int | None = None) -> None:
         if max_workers is not None and max_workers < 1:

@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 
 from orcapod_dagster.core.errors import ExecutorError, MissingExtraError, WorkerDeathError
 from orcapod_dagster.core.executors import ray_worker
-from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorBase, RowBatch
+from orcapod_dagster.core.executors.base import HONOURED, BatchResult, PythonFunctionExecutorBase, RowBatch
 from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.executors.deaths import Deaths, failed_alone
 from orcapod_dagster.core.executors.local_cluster import join_local_cluster
@@ -57,6 +57,7 @@ class RayExecutor(PythonFunctionExecutorBase):
     executor_type_id = "ray.v0"
     supports_concurrent_execution = True
     waits_for_batches = True
+    honours = HONOURED
 
     def __init__(
         self,
