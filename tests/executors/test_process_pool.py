@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import signal
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 
 from orcapod_dagster.core.errors import ExecutorError, WorkerDeathError
+from orcapod_dagster.core.executors import process_pool
 from orcapod_dagster.core.executors.batch_rows import with_rows
 from orcapod_dagster.core.executors.budget import WorkerBudget
 from orcapod_dagster.core.executors.call_options import CallOptions
@@ -333,6 +335,35 @@ def test_of_rows_at_once_the_one_that_blocks_is_late() -> None:
     outputs, slices = gather(results, 5)
     assert {f.row: f.error_type for one in slices.values() for f in one.failures} == {1: "PacketTimeoutError"}
     assert outputs == [None if x == 1 else x for x in range(5)]
+
+
+def end_late(x: int) -> int:
+    """Come to an end in row 0 long after it was stopped; the others take a moment."""
+    if x == 0:
+        with contextlib.suppress(BaseException):
+            time.sleep(60)
+        time.sleep(3)
+    time.sleep(0.3)
+    return x
+
+
+def test_an_answer_at_the_moment_of_being_late_is_nobody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that answers just when its row is found to be late is not ended for it at the next row, which is not to blame."""
+    is_late, found = process_pool._Worker.is_late, list[int]()
+
+    def wait_once(worker: Any, seconds: float) -> bool:
+        late = is_late(worker, seconds)
+        if late and not found:
+            found.append(worker.late_row)
+            assert worker.connection.poll(20)
+        return late
+
+    monkeypatch.setattr(process_pool._Worker, "is_late", wait_once)
+    options = CallOptions(slice_seconds=0.1, time_limit=0.5)
+    outputs, slices = gather(ProcessPoolExecutor(1).run_rows(end_late, make_batches(range(3)), call_options=options), 3)
+    assert found == [1]
+    assert outputs == [None, 1, 2]
+    assert [f.row for one in slices.values() for f in one.failures] == [0]
 
 
 def crash_batch(x: list[int]) -> list[int]:

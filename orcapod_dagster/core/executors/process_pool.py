@@ -284,9 +284,14 @@ class _Worker:
     def answer(self) -> bytes | None:
         """Return a packed result of the task, or `None` where the worker is dead."""
         try:
-            return self.connection.recv_bytes() if self.connection.poll() else None
+            if not self.connection.poll():
+                return None
+            answer = self.connection.recv_bytes()
         except (EOFError, OSError):
             return None
+        # It may have come in the moment in which its row was found to be late.
+        self.late_row, self._row = 0, 0
+        return answer
 
     def interrupt(self) -> None:
         """Interrupt the row that runs; what the worker does between rows, or to tear down, goes on."""
