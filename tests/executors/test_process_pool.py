@@ -366,6 +366,35 @@ def test_an_answer_at_the_moment_of_being_late_is_nobody_elses(monkeypatch: pyte
     assert [f.row for one in slices.values() for f in one.failures] == [0]
 
 
+class Unreadable:
+    """Can be pickled, but not read again."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return int, ("no number",)
+
+
+def give_unreadable(x: int) -> Any:
+    """Return such a value for some rows."""
+    return Unreadable() if x in (3, 40) else x
+
+
+async def give_unreadable_async(x: int) -> Any:
+    """Do the same."""
+    return give_unreadable(x)
+
+
+@pytest.mark.parametrize("function", [give_unreadable, give_unreadable_async])
+def test_an_output_that_cannot_be_read_back_fails_alone(function: Callable[..., Any]) -> None:
+    """Of rows that came back together, those whose output cannot be unpickled fail; the others have their values."""
+    options = CallOptions(max_concurrency=8)
+    results = ProcessPoolExecutor(2).run_rows(function, make_batches(range(60)), call_options=options)
+    outputs, slices = gather(results, 60)
+    assert outputs == [None if x in (3, 40) else x for x in range(60)]
+    failures = {f.row: f for one in slices.values() for f in one.failures}
+    assert sorted(failures) == [3, 40]
+    assert failures[3].message.endswith("ValueError: invalid literal for int() with base 10: 'no number'")
+
+
 def crash_batch(x: list[int]) -> list[int]:
     """End the process where 13 is among the values."""
     if 13 in x:

@@ -12,15 +12,17 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import pyarrow as pa
 
+from orcapod_dagster.core.errors import ConversionError
 from orcapod_dagster.core.executors.base import (
     NOTHING_YET,
     BatchResult,
     RowBatch,
+    RowFailure,
     nothing_until,
     row_failures,
     row_logs,
@@ -86,6 +88,13 @@ def _cut(column: Sequence[Any], span: slice) -> Sequence[Any]:
     """Return some values of a column; of an Arrow array without the memory of the others, which pickling would send along."""
     part: Any = column[span]
     return pa.concat_arrays([part]) if isinstance(part, pa.Array) else part
+
+
+@dataclass(frozen=True, slots=True)
+class Unread(BatchResult):
+    """Rows whose outputs came and cannot be unpickled here, for the sake of one of them at least."""
+
+    error: Exception = field(default_factory=Exception)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,14 +170,15 @@ class TaskRun(ABC):
                 found = self._collect(task, piece)
                 if isinstance(found, Partial):
                     running[task] = piece.without(found.result)
-                    yield found.result
+                    yield from _readable(found.result, piece.batch, waiting)
                     continue
                 done = [one for one in found if isinstance(one, BatchResult)]
                 waiting.extendleft(one for one in reversed(found) if isinstance(one, Piece))
                 if len(found) == 1 == len(done):
                     self._adapt(piece.length, done[0])
                     waiting.extendleft(reversed(piece.without(done[0]).left()))
-                yield from done
+                for one in done:
+                    yield from _readable(one, piece.batch, waiting)
         except GeneratorExit:
             raise
         except BaseException as error:
@@ -187,9 +197,8 @@ class TaskRun(ABC):
                 found = self._collect(task, piece)
                 if isinstance(found, Partial):
                     running[task] = piece.without(found.result)
-                    yield found.result
-                else:
-                    yield from (one for one in found if isinstance(one, BatchResult))
+                done = [found.result] if isinstance(found, Partial) else found
+                yield from (one for one in done if isinstance(one, BatchResult) and not isinstance(one, Unread))
 
     def _fill(self, running: dict[Any, Piece], waiting: deque[Piece], source: Iterator[Piece]) -> float | None:
         """Send tasks while there are places; where the next rows may not begin yet, return in how many seconds they may."""
@@ -219,10 +228,28 @@ class TaskRun(ABC):
         self._rows = max(1, rows // self._batch) * self._batch
 
 
+def _readable(result: BatchResult, batch: RowBatch, waiting: deque[Piece]) -> Iterator[BatchResult]:
+    """Yield a result; rows of which nobody knows whose output cannot be read run again in halves, and one alone has failed."""
+    if not isinstance(result, Unread):
+        yield result
+        return
+    first = result.start - batch.start
+    part, rest = Piece(batch, first, first + result.length).split(max(1, result.length // 2))
+    if rest is not None:
+        waiting.extendleft((rest, part))
+        return
+    told = f"The output cannot be unpickled here: {type(result.error).__qualname__}: {result.error}"
+    error, duration = ConversionError(told), result.durations[0]
+    failure = RowFailure(result.start, error, "ConversionError", told, "", duration)
+    yield BatchResult(result.start, 1, [None], [duration], (failure,), result.execution_data, result.logs)
+
+
 def unpacked(
     packed: bytes, loads: Callable[[bytes], Any], start: int, data: Mapping[str, Any]
 ) -> tuple[BatchResult, bool]:
     """Return what a `RowWorker` packed, for rows that began at `start` in the stream, and whether it will answer again.
+
+    Outputs that cannot be unpickled are an `Unread`.
 
     Raises:
         WorkerStateError: it packed a set-up that failed.
@@ -232,9 +259,13 @@ def unpacked(
         raise set_up_error(SetUpFailure(**answer))
     outputs, seconds, failures, logs, first, more = answer
     start += first
-    values = loads(outputs)
-    found = [SliceFailure(f[0], _load_error(loads, f), *f[2:]) for f in failures]
     durations = seconds.tolist()
+    try:
+        values = loads(outputs)
+    except Exception as error:  # noqa: BLE001  # unpickling calls users' classes, which may raise anything
+        rows = len(durations)
+        return Unread(start, rows, [None] * rows, durations, (), data, row_logs(logs, start), error), more
+    found = [SliceFailure(f[0], _load_error(loads, f), *f[2:]) for f in failures]
     result = BatchResult(start, len(values), values, durations, row_failures(found, start), data, row_logs(logs, start))
     return result, more
 
