@@ -11,6 +11,7 @@ from orcapod_dagster.assets import packet_function_of, packet_spec_of
 from orcapod_dagster.core.arrow import pc
 from orcapod_dagster.core.databases.delta import DeltaTableDatabase
 from orcapod_dagster.core.failure_records import FailureRecords
+from orcapod_dagster.core.key_index import in_memory
 from orcapod_dagster.core.outcomes import OutcomeLog, outcome_path
 from orcapod_dagster.core.paths import results_root
 from orcapod_dagster.core.result_cache import ResultCache, result_path
@@ -50,7 +51,9 @@ def read_failures(
     assert spec is not None
     database = DeltaTableDatabase(results_root(root_uri), storage_options)
     cache = ResultCache(database, result_path(function.uri))
-    table = FailureRecords(function, cache, OutcomeLog(database, outcome_path(function.uri)), spec.match).history()
+    outcomes = OutcomeLog(database, outcome_path(function.uri))
+    with in_memory():  # whoever reads leaves the lake as it is, also where an index of keys is missing
+        table = FailureRecords(function, cache, outcomes, spec.match).history()
     if current:
         table = table.filter(table["current"])
     if run_id is not None:

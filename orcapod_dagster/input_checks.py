@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 
 from orcapod_dagster.assets import LOAD_AS_SOURCE
+from orcapod_dagster.core.key_index import in_memory
 from orcapod_dagster.resources import EXECUTOR_KEY, RESULT_STORE_KEY
 from orcapod_dagster.spec import PacketAssetSpec
 
@@ -30,7 +31,8 @@ def check_with_inputs(
     """
 
     def check(context: Any, **loaded: Any) -> dg.AssetCheckResult:
-        return evaluate(context, loaded)
+        with in_memory():  # a check leaves the lake as it is, also where an index of keys is missing
+            return evaluate(context, loaded)
 
     # Dagster looks for each input among the parameters.
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD

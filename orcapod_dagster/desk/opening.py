@@ -13,6 +13,7 @@ from orcapod_dagster.assets import packet_spec_of
 from orcapod_dagster.core import delta
 from orcapod_dagster.core.earlier_rows import EarlierRows, stored_binding
 from orcapod_dagster.core.errors import DefinitionError, TableNotFoundError
+from orcapod_dagster.core.key_index import in_memory
 from orcapod_dagster.core.pod import FunctionPod
 from orcapod_dagster.core.predicates import Predicate
 from orcapod_dagster.core.sources import DeltaSource, TableSource
@@ -299,15 +300,18 @@ class Desk:
 def desk_at(definitions: Any, asset: AssetLike | None, lake: Mapping[str, Any]) -> Generator[tuple[Desk, Any]]:
     """Open a desk, and tell the asset that is meant: the definitions themselves, where no other is named.
 
+    Whoever asks leaves the lake as it is: not even an index of keys that is missing is written.
+
     Args:
         definitions: as `Desk` takes them, or a desk, which stays open.
         asset: key or definition. lake: further arguments of `Desk`.
     """
-    if isinstance(definitions, Desk):
-        yield definitions, asset
-    else:
-        with Desk(definitions, **lake) as desk:
-            yield desk, definitions if asset is None else asset
+    with in_memory():
+        if isinstance(definitions, Desk):
+            yield definitions, asset
+        else:
+            with Desk(definitions, **lake) as desk:
+                yield desk, definitions if asset is None else asset
 
 
 def _key_of(asset: Any) -> dg.AssetKey:
