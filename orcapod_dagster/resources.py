@@ -17,6 +17,7 @@ from orcapod_dagster.core.executors.base import PythonFunctionExecutorProtocol
 from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor
 from orcapod_dagster.core.executors.process_pool import ProcessPoolExecutor
 from orcapod_dagster.core.executors.ray import RayExecutor
+from orcapod_dagster.core.executors.ray_secrets import hide_address, hide_environment, revealed
 from orcapod_dagster.core.failure_policy import RetryFailed
 from orcapod_dagster.core.paths import results_root
 from orcapod_dagster.core.storage import hide_options
@@ -84,11 +85,16 @@ class RayExecutorResource(PacketExecutorResource):
     resources: dict[str, float] | None = Field(default=None, description="Custom resources that one task reserves.")
     remote_opts: dict[str, Any] = Field(default_factory=dict, description="Further options of ray.remote.")
 
+    def __init__(self, **data: Any) -> None:
+        # Dagster keeps the configuration of resources in its own database.
+        hidden = {"ray_address": hide_address(data.get("ray_address"))}
+        hidden["runtime_env"] = hide_environment(data.get("runtime_env"))
+        super().__init__(**{**data, **{name: value for name, value in hidden.items() if name in data}})
+
     def get_executor(self) -> PythonFunctionExecutorProtocol:
         """Return a Ray executor; ray is imported when it first runs."""
-        return RayExecutor(
-            self.ray_address, self.runtime_env, self.num_cpus, self.num_gpus, self.resources, **self.remote_opts
-        )
+        address, runtime_env = revealed(self.ray_address), revealed(self.runtime_env)
+        return RayExecutor(address, runtime_env, self.num_cpus, self.num_gpus, self.resources, **self.remote_opts)
 
 
 class ResultStoreResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # dagster's own generic

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
+import zlib
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +81,84 @@ def test_ray_gives_what_local_gives(tmp_path: Path) -> None:
     }
     assert shown["orcapod/packets_skipped"] == 1
     assert "secret-1" not in str(shown) + str(there.slice(0, 1).to_pylist())
+
+
+def test_secrets_of_a_run_that_fails_on_ray_are_left_nowhere(tmp_path: Path) -> None:
+    """Neither lake, nor DAGSTER_HOME with its database, nor compute logs have one of runtime_env or address, whatever fails."""
+    password, token, index = "pw-Ab3-secret", "token-Qr7-secret", "index-Zk9-secret"
+    # The second environment is refused by Ray, the third cannot be built: both errors of Ray's quote it.
+    environments: list[dict[str, Any]] = [
+        {},
+        {"working_dir": f"s3://user:{index}@bucket/folder"},
+        {"conda": {"dependencies": [f"https://user:{index}@host/x"]}},
+    ]
+    home, shown = tmp_path / "home", []
+    home.mkdir()
+    for number, environment in enumerate(environments):
+        executor = RayExecutorResource(
+            ray_address=f"ray://user:{password}@head:10001/?key={password}",
+            runtime_env={"env_vars": {"TOKEN": token}, **environment},
+        )
+        (result, text) = failing_run(home, tmp_path / "lake", executor, number)
+        assert not result.success
+        shown.append(text)
+    assert "ZeroDivisionError" in shown[0]
+    assert "does not take this runtime_env" in shown[1]
+    assert "RuntimeEnvSetupError" in shown[2]
+    left = b"\n".join(every_byte(tmp_path)) + "".join(shown).encode()
+    assert b"ZeroDivisionError" in left
+    assert b"told on the worker" in left
+    for secret in (password, token, index):
+        assert secret.encode() not in left
+
+
+def failing_run(home: Path, lake: Path, executor: PacketExecutorResource, number: int) -> tuple[Any, str]:
+    """Materialize with an instance of files an asset of which a packet fails, and a run without its environment; return what it tells."""
+
+    @dg.asset(io_manager_key="packet_io_manager")
+    def numbers() -> pa.Table:
+        return pa.table({"id": pa.array(range(3)), "x": pa.array(range(3))})
+
+    asset = packet_asset(
+        divide,
+        inputs=numbers,
+        tag_columns=["id"],
+        output_keys=["y"],
+        name=f"run{number}",
+        ignore=["TOKEN"],
+        max_failures=0,
+    )
+    resources = packet_resources(str(lake), executor)
+    defs = dg.Definitions([numbers, asset], resources=resources)
+    with dg.DagsterInstance.local_temp(str(home)) as instance:
+        job = defs.resolve_implicit_global_asset_job_def()
+        result = job.execute_in_process(instance=instance, raise_on_error=False)
+        logs = instance.all_logs(result.run_id)
+    return result, "\n".join(str(entry) for entry in logs)
+
+
+def divide(x: int) -> float:
+    print("told on the worker")
+    assert os.environ["TOKEN"]
+    return 1 / x
+
+
+def every_byte(folder: Path) -> Iterator[bytes]:
+    """Yield each file, and each value of each SQLite database, unpacked."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            yield path.read_bytes()
+        if path.suffix == ".db":
+            with closing(sqlite3.connect(path)) as database:
+                tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+                for (table,) in tables:
+                    for row in database.execute(f'SELECT * FROM "{table}"'):
+                        yield from (unpacked(value) for value in row if isinstance(value, (bytes, str)))
+
+
+def unpacked(value: bytes | str) -> bytes:
+    raw = value.encode() if isinstance(value, str) else value
+    try:
+        return zlib.decompress(raw)
+    except zlib.error:
+        return raw

@@ -49,6 +49,13 @@ def _hide(name: str, value: Any) -> Any:
         return value
     if _HARMLESS.search(name) and not set("@?") & set(value):
         return value
+    return hide_text(name, value)
+
+
+def hide_text(name: str, value: str) -> str:
+    """Return a stand-in for a text, which stays in this process; `name` says what it is."""
+    if value.startswith(_HIDDEN):
+        return value
     with _lock:
         for known, credential in _hidden.items():
             if credential == value and known.startswith(f"{_HIDDEN}{name}:"):
@@ -59,15 +66,19 @@ def _hide(name: str, value: Any) -> Any:
         return stand_in
 
 
+def revealed_text(value: str) -> str | None:
+    """Return what a stand-in stands for, None where another process keeps it; a text that is no stand-in as it is."""
+    return _hidden.get(value) if value.startswith(_HIDDEN) else value
+
+
 def _revealed(uri: str, name: str, value: str) -> str:
-    if not value.startswith(_HIDDEN):
-        return value
-    if value not in _hidden:
+    found = revealed_text(value)
+    if found is None:
         raise StorageError(
             f"{uri}: the storage option {name!r} was given in another process, which kept it to itself. Give it by an environment "
             f'variable: storage_options={{"{name}": dg.EnvVar("...")}}.'
         )
-    return _hidden[value]
+    return found
 
 
 def options_for(uri: str, storage_options: Mapping[str, str] | None) -> dict[str, str] | None:
@@ -104,5 +115,9 @@ def told(error: BaseException) -> str:
         return type(error).__name__
     # What an object store says stands in the lines below; below other errors there may be rows.
     shown = " · ".join(lines[:_STORE_LINES]) if _STORE.search(text) else lines[0]
-    shown = _USER.sub(r"\1…@", _QUERY.sub(r"\1?…", shown))
-    return f"{type(error).__name__}: {shown[:_LONGEST]}"
+    return f"{type(error).__name__}: {without_credentials(shown)[:_LONGEST]}"
+
+
+def without_credentials(text: str) -> str:
+    """Return a text without user names, passwords and query strings in its URLs."""
+    return _USER.sub(r"\1…@", _QUERY.sub(r"\1?…", text))

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any, Final, Self
 
 from orcapod_dagster.core.errors import ExecutorError, MissingExtraError, WorkerDeathError
-from orcapod_dagster.core.executors import ray_worker
+from orcapod_dagster.core.executors import ray_secrets, ray_worker
 from orcapod_dagster.core.executors.base import HONOURED, BatchResult, PythonFunctionExecutorBase, RowBatch
 from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.executors.deaths import Deaths, failed_alone
@@ -108,6 +108,7 @@ class RayExecutor(PythonFunctionExecutorBase):
         """
         executor = self.with_options(**executor_options) if executor_options else self
         ray = executor.connect()
+        executor.refuse_environment(ray)
         if call_options.state:
             data = executor.get_executor_data()
             return ActorRun(ray, executor.remote_options(), data, fn, call_options).results(batches)
@@ -137,6 +138,28 @@ class RayExecutor(PythonFunctionExecutorBase):
                 f"Ray at {shown} cannot be reached: {type(error).__name__}. Start it, or mend ray_address."
             ) from cause
         return ray
+
+    def refuse_environment(self, ray: Any) -> None:
+        """Raise where Ray does not take the runtime environment; its own error would quote it.
+
+        Raises:
+            ExecutorError: says why, without secrets.
+        """
+        if self._runtime_env is None:
+            return
+        try:
+            ray.runtime_env.RuntimeEnv(**copy.deepcopy(self._runtime_env))
+        except Exception as error:  # noqa: BLE001  # Ray raises what Python gives
+            said = self.shown(f"{type(error).__name__}: {error}")
+            raise ExecutorError(f"Ray does not take this runtime_env: {said}. Mend it.") from self.cause_of(error)
+
+    def shown(self, text: str) -> str:
+        """Return a text of Ray's without the secrets of the runtime environment."""
+        return ray_secrets.shown(text, self._runtime_env)
+
+    def cause_of(self, error: BaseException) -> BaseException | None:
+        """Return an error of Ray's as the cause of another, where it shows no secret."""
+        return ray_secrets.cause_of(error, self._runtime_env)
 
     def remote_options(self) -> dict[str, Any]:
         """Return the options of a task; a copy, for Ray changes the runtime environment that it is given."""
@@ -200,7 +223,7 @@ class _Run(TaskRun):
             packed = self._ray.get(task.value())
         except errors.TaskCancelledError as error:
             raise KeyboardInterrupt("a Ray task was interrupted") from error
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # looked through below, and raised as one of ours
             self._cluster.refuse_gone(at_once=True)
             if isinstance(error, (errors.WorkerCrashedError, errors.OutOfMemoryError)):
                 return self._after_death(task, piece, error)
@@ -209,9 +232,9 @@ class _Run(TaskRun):
                 self._count_loss(piece, "a node of the cluster was lost that ran these rows", cause)
                 return piece.left()
             raise ExecutorError(
-                f"Ray lost a task of {piece.length} rows: {_reason(error)}. Everything finished before is "
+                f"Ray lost a task of {piece.length} rows: {self._executor.shown(_reason(error))}. Everything finished before is "
                 "kept; see Ray's own log, and run again."
-            ) from error
+            ) from self._executor.cause_of(error)
         result, more = unpacked(packed, loads, piece.start, self._executor.get_executor_data())
         pass_on(result.logs, streams=True)
         return Partial(result) if more else [result]
@@ -304,7 +327,10 @@ def _tasks() -> tuple[Any, Any, Any]:
 
 def _reason(error: Exception) -> str:
     cause = getattr(error, "cause", None)
-    return f"{type(cause).__name__}: {cause}" if isinstance(cause, Exception) else type(error).__name__
+    if isinstance(cause, Exception):
+        return f"{type(cause).__name__}: {cause}"
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__
 
 
 def _plain(value: Any) -> Any:
