@@ -8,7 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import cloudpickle
 import dagster as dg
 import pyarrow as pa
 import pytest
+from failing import computed, pod_of
 
 import orcapod_dagster
 from orcapod_dagster import (
@@ -345,3 +346,27 @@ def test_an_asset_with_state(tmp_path: Path, notes: list[str]) -> None:
     assert row.call() == 40
     assert audit(asset_of("v2"), root_uri=str(tmp_path / "lake")).equal == 3
     assert notes == ["up", "down"] * 4
+
+
+STORE = InMemoryArrowDatabase()
+STORED: list[int] = []
+
+
+def count_stored_at_the_end() -> Generator[int, None, None]:
+    yield 1
+    source = STORE.source(("results",))
+    STORED.append(0 if source is None else sum(batch.num_rows for batch in source.scan(source.schema.names)))
+
+
+def interrupt_at_three(x: int, one: int = per_worker(count_stored_at_the_end, identity="one")) -> int:
+    if x == 3:
+        raise KeyboardInterrupt
+    return x + one
+
+
+def test_what_is_finished_is_stored_before_state_is_torn_down() -> None:
+    """Where an interrupt ends a run, a tear-down that takes its time keeps nothing from being stored."""
+    pod = pod_of(interrupt_at_three, STORE, ignore=["STORE", "STORED"])
+    with pytest.raises(KeyboardInterrupt):
+        computed(pod, 5)
+    assert STORED == [3]

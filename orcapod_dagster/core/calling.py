@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -75,10 +75,16 @@ class Caller:
         processes = None if tell is None else tell(self._options or None)
         return None if processes is None else processes * self._calls.max_concurrency
 
-    def rounds(self, plan: Plan, progress: Progress, *, limited: bool) -> Rounds:
-        """Return the rounds in which the packets of a plan are called; with `limited`, too many failures stop them."""
+    def rounds(
+        self, plan: Plan, progress: Progress, *, limited: bool, leaving: Callable[[], None] | None = None
+    ) -> Rounds:
+        """Return the rounds in which the packets of a plan are called; with `limited`, too many failures stop them.
+
+        `leaving` is called where an interrupt ends them, before workers are ended.
+        """
         limit = self._failure_limit(plan) if limited else None
-        return Rounds(functools.partial(self._round, plan, progress), self._failures.retry, limit)
+        calls = self._calls if leaving is None else replace(self._calls, leaving=leaving)
+        return Rounds(functools.partial(self._round, plan, progress, calls), self._failures.retry, limit)
 
     def _failure_limit(self, plan: Plan) -> FailureLimit:
         expected = frozenset[int]()
@@ -101,7 +107,7 @@ class Caller:
         by_name = {**dict(zip(by_order, values, strict=True)), **keywords}
         return (by_name, list(positional), keyword) if self._function.batch_size else (by_name, values, keywords)
 
-    def _round(self, plan: Plan, progress: Progress, rows: pa.Array) -> Turns:
+    def _round(self, plan: Plan, progress: Progress, calls: CallOptions, rows: pa.Array) -> Turns:
         """Call rows of a plan once each."""
         function, in_flight = self._function.keeping(self._keeper), PathsInFlight()
         settler = Settler(self._function, self._keeper)
@@ -109,7 +115,7 @@ class Caller:
         if self.meter is not None:
             batches = self.meter.metered(batches, wait=not getattr(self._executor, "waits_for_batches", False))
         calls = replace(
-            self._calls,
+            calls,
             turn_seconds=_TURN_SECONDS,
             under_way=progress.workers_have,
             state=self._function.factories(),

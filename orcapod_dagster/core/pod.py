@@ -169,9 +169,16 @@ class FunctionPod:
         report.before = report.skipped + report.failed
         report.failures.extend(self._standing_failures(plan, plan.failed.slice(0, KEPT_FAILURES)))
         self._recorder.begin(plan, report)
-        waiting, rounds = Waiting(self._caller.meter), self._caller.rounds(plan, progress, limited=True)
-        try:
-            with closing(rounds.chunks(plan.to_compute)) as chunks:
+        waiting = Waiting(self._caller.meter)
+
+        def store_waiting() -> None:
+            report.tried_again = rounds.tried_again
+            if left := waiting.take():
+                self._recorder.store(plan, left, report)
+
+        rounds = self._caller.rounds(plan, progress, limited=True, leaving=store_waiting)
+        with closing(rounds.chunks(plan.to_compute)) as chunks:
+            try:
                 for chunk in chunks:
                     if chunk is not None:
                         progress.add(len(chunk.rows), *chunk.without_result)
@@ -179,11 +186,10 @@ class FunctionPod:
                     if waiting.add(chunk):
                         self._recorder.store(plan, waiting.take(), report)
                         report.seconds = time.monotonic() - began
-        finally:
-            # Whatever ended the run, what is finished is stored; what could not be stored just now is no longer there.
-            report.tried_again = rounds.tried_again
-            if left := waiting.take():
-                self._recorder.store(plan, left, report)
+            finally:
+                # Whatever ended the run, what is finished is stored, and before workers are ended, for that may take its time; what
+                # could not be stored just now is no longer there.
+                store_waiting()
         if report.computed:
             self.cache.compact()
         report.seconds = time.monotonic() - began

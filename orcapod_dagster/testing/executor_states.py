@@ -117,6 +117,12 @@ def use(x: int, *, machine: Machine) -> int:
     return machine.double(x)
 
 
+def use_and_interrupt(x: int, *, machine: Machine) -> int:
+    """Do so, and end as Ctrl-C does."""
+    machine.double(x)
+    raise KeyboardInterrupt
+
+
 def use_slowly(x: int, *, machine: Machine) -> int:
     """Do the same in 10 ms, so that every worker gets rows."""
     time.sleep(0.01)
@@ -316,6 +322,18 @@ class ExecutorStatesConformance(ABC):
         began = time.monotonic()
         results.close()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]  # it is a generator
         assert time.monotonic() - began < 9
+        assert noted(tmp_path, "down") == noted(tmp_path, "up") != []
+
+    def test_an_interrupt_is_told_before_state_is_torn_down(self, tmp_path: Path) -> None:
+        """Who takes the results is told when the last has come, before the tear-down, which may take long; once, and then it happens."""
+        torn_down_before = list[list[int]]()
+        options = CallOptions(
+            state={"machine": partial(Machine, tmp_path)},
+            leaving=lambda: torn_down_before.append(noted(tmp_path, "down")),
+        )
+        with pytest.raises(KeyboardInterrupt):
+            list(self.make_executor().run_rows(use_and_interrupt, [RowBatch(([1],), {}, 0, 1)], call_options=options))
+        assert torn_down_before == [[]]
         assert noted(tmp_path, "down") == noted(tmp_path, "up") != []
 
     def test_state_is_rebuilt_after_a_workers_death(self, tmp_path: Path) -> None:

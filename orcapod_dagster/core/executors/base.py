@@ -265,6 +265,7 @@ class PythonFunctionExecutorBase(ABC):
         With `call_options.turn_seconds`, yield `NOTHING_YET` where nothing finishes for so long, if you can.
         Call `call_options.under_way` with the number of rows that workers have, when it changes, if you know it.
         Say in `honours` which of `HONOURED` are kept; `max_concurrency` is an upper bound, so one row at a time keeps it.
+        Where an interrupt ends the run, call `call_options.leaving` before you wait for workers to end, if any wait is needed.
         When the caller closes the generator, cancel what still runs. With `call_options.capture`, keep at most so many bytes of what each
         row writes to stdout, to stderr, and logs, and yield them as `BatchResult.logs`; show them where this process shows
         its own, too. `capture.Capture` does it for `run_slice`.

@@ -11,6 +11,10 @@ def _nobody(_rows: int) -> None:
     """Tell nobody."""
 
 
+def _nothing() -> None:
+    """Do nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class CallOptions:
     """How rows are called; the same for all rows of one `run_rows`.
@@ -26,6 +30,8 @@ class CallOptions:
         time_limit: seconds that a row may take; one that takes longer is stopped, and its failure is a `PacketTimeoutError`. `None` for
             no limit.
         under_way: told how many rows are with workers, whenever that changes; called in the thread that takes the results.
+        leaving: called in that thread where an interrupt ends the run: no more results will come, and workers are torn down and ended
+            after it, which may take seconds. So what is finished can be made durable before.
         state: keyword of the function → factory of what it is given there with every row; each is called once per worker, before
             its first row, and what it made is torn down with the worker, as `WorkerStates` does it. It travels with the function.
     """
@@ -35,6 +41,7 @@ class CallOptions:
     turn_seconds: float = 0.0
     time_limit: float | None = None
     under_way: Callable[[int], None] = _nobody
+    leaving: Callable[[], None] = _nothing
     max_concurrency: int = 1
     batch_size: int = 0
     state: Mapping[str, Callable[[], Any]] = field(default_factory=dict[str, Callable[[], Any]])

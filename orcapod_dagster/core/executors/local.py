@@ -99,25 +99,29 @@ class LocalPythonFunctionExecutor(PythonFunctionExecutorBase):
         tell = call_options.under_way
         watched = _captured(capture) if capture and os.name == "posix" else nullcontext()
         with watched as capturing, EventLoopThread() as loop, states_here(call_options.state, loop) as bind:
-            for batch in batches:
-                if batch.not_before:
-                    yield from nothing_until(batch.not_before, call_options.turn_seconds)
-                function = bind(fn) if batch.length else fn
-                several = at_once > 1 and is_async(function)
-                tell(min(batch.length, at_once) if several else 1)
-                if several:
-                    slices = _run_at_once(function, batch, seconds, at_once, loop, capturing)
-                else:
-                    slices = _run_in_order(function, batch, call_options, loop, capturing)
-                with closing(slices):
-                    for done in slices:
-                        start = batch.start + done.first
-                        failures, logs = row_failures(done.failures, start), row_logs(done.logs, start)
-                        data, length = self.get_executor_data(), len(done.outputs)
-                        if length:
-                            yield BatchResult(start, length, done.outputs, done.durations, failures, data, logs)
-                        if done.interrupt is not None:
-                            raise done.interrupt
+            try:
+                for batch in batches:
+                    if batch.not_before:
+                        yield from nothing_until(batch.not_before, call_options.turn_seconds)
+                    function = bind(fn) if batch.length else fn
+                    several = at_once > 1 and is_async(function)
+                    tell(min(batch.length, at_once) if several else 1)
+                    if several:
+                        slices = _run_at_once(function, batch, seconds, at_once, loop, capturing)
+                    else:
+                        slices = _run_in_order(function, batch, call_options, loop, capturing)
+                    with closing(slices):
+                        for done in slices:
+                            start = batch.start + done.first
+                            failures, logs = row_failures(done.failures, start), row_logs(done.logs, start)
+                            data, length = self.get_executor_data(), len(done.outputs)
+                            if length:
+                                yield BatchResult(start, length, done.outputs, done.durations, failures, data, logs)
+                            if done.interrupt is not None:
+                                raise done.interrupt
+            except (KeyboardInterrupt, SystemExit):
+                call_options.leaving()
+                raise
 
 
 def stay_aside() -> None:

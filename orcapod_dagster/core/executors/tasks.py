@@ -121,7 +121,7 @@ class TaskRun(ABC):
     def __init__(self, call_options: CallOptions, max_rows: int, at_once: int = 1) -> None:
         self._seconds = call_options.slice_seconds
         self._turn_seconds = call_options.turn_seconds
-        self._tell = call_options.under_way
+        self._tell, self._leaving = call_options.under_way, call_options.leaving
         self._max_rows = max_rows
         self._at_once = at_once
         self._batch = max(1, call_options.batch_size)
@@ -184,6 +184,7 @@ class TaskRun(ABC):
         except BaseException as error:
             if not isinstance(error, Exception):  # an interrupt; what workers finish just now is not to be lost
                 yield from self._last_results(running)
+                self._leaving()
             raise
         finally:
             self._cancel(list(running))
