@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,9 +20,11 @@ from failing import computed, pod_of
 from orcapod_dagster import Blob
 from orcapod_dagster.core.blobs.keeper import Keeper, keeping
 from orcapod_dagster.core.blobs.store import BlobStore
-from orcapod_dagster.core.errors import ExecutorError, MissingExtraError, WorkerDeathError
+from orcapod_dagster.core.errors import ExecutorError, MissingExtraError, PacketTimeoutError, WorkerDeathError
 from orcapod_dagster.core.executors.base import RowBatch
+from orcapod_dagster.core.executors.batch_rows import with_rows
 from orcapod_dagster.core.executors.call_options import CallOptions
+from orcapod_dagster.core.executors.generator_rows import as_list
 from orcapod_dagster.core.executors.ray import RayExecutor
 from orcapod_dagster.core.rate_limit import RateLimit
 from orcapod_dagster.core.skip import SkipPacket
@@ -81,6 +84,53 @@ _PROJECT = {
         def apply(size, *, model):
             return model["factor"] * size
     """,
+    "sight.py": """
+        import importlib
+        def check_blind():
+            # Of this package there are stand-ins for what functions name.
+            for name in ("ownproject", "ownproject.scales", "orcapod_dagster.core.pod"):
+                try:
+                    importlib.import_module(name)
+                except ImportError:
+                    continue
+                raise AssertionError(name + " can be imported here")
+    """,
+    "forms.py": """
+        import asyncio
+        import time
+        from orcapod_dagster import SkipPacket
+        from ownproject import scales, sight
+        def scaled(x):
+            sight.check_blind()
+            if x == 2:
+                raise SkipPacket("two")
+            return scales.scaled(x)
+        async def scaled_async(x):
+            await asyncio.sleep(0.01)
+            return scaled(x)
+        def scaled_rows(x):
+            yield scaled(x)
+        def scaled_batch(x):
+            sight.check_blind()
+            return [SkipPacket("two") if one == 2 else scales.scaled(one) for one in x]
+        def late(x):
+            if x == 2:
+                time.sleep(30)
+            return scaled(x)
+        async def late_async(x):
+            if x == 2:
+                await asyncio.sleep(30)
+            return scaled(x)
+        def state():
+            sight.check_blind()
+            return scales.scaled
+        def by_state(x, *, state):
+            scaled(x)
+            return state(x)
+        async def by_state_async(x, *, state):
+            await scaled_async(x)
+            return state(x)
+    """,
     "work.py": """
         from orcapod_dagster import SkipPacket
         from ownproject import scales
@@ -128,11 +178,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleT
         del sys.modules[name]
 
 
-@pytest.fixture
-def blind(tmp_path: Path) -> RayExecutor:
+@pytest.fixture(scope="module")
+def blind(tmp_path_factory: pytest.TempPathFactory) -> RayExecutor:
     """An executor whose workers can import neither this package nor `ownproject`."""
-    folder = tmp_path / "blind"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("blind")
     (folder / "sitecustomize.py").write_text(_HIDE)
     return RayExecutor(runtime_env={"env_vars": {"PYTHONPATH": str(folder)}})
 
@@ -157,6 +206,73 @@ def test_workers_need_neither_package_nor_project(blind: RayExecutor, project: M
     assert {row: f.skipped for row, f in failures.items()} == {2: False, 4: True}
     assert type(failures[2].error) is shapes.ShapeError
     assert type(failures[4].error) is SkipPacket
+
+
+FORMS: dict[str, CallOptions] = {
+    "scaled": CallOptions(time_limit=30.0),
+    "scaled_async": CallOptions(max_concurrency=4),
+    "scaled_rows": CallOptions(),
+    "scaled_batch": CallOptions(batch_size=2),
+    "late": CallOptions(time_limit=1.0),
+    "late_async": CallOptions(time_limit=1.0, max_concurrency=4),
+    "by_state": CallOptions(),
+    "by_state_async": CallOptions(max_concurrency=4),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_function_needs_neither_package_nor_project(
+    blind: RayExecutor, project: ModuleType, form: str
+) -> None:
+    """Each form runs with helpers of other modules and SkipPacket in workers that, when they try, can import none of them."""
+    forms, options = importlib.import_module(f"{project.__package__}.forms"), FORMS[form]
+    function, is_late = getattr(forms, form), form.startswith("late")
+    if form.startswith("by_state"):
+        options = replace(options, state={"state": forms.state})
+    called = {"scaled_rows": as_list, "scaled_batch": lambda one: with_rows(one, ["y"], "scaled_batch")}
+    if form in called:
+        function = called[form](function)
+    outputs, slices = gather(blind.run_rows(function, make_batches(range(5)), call_options=options), 5)
+    wrapped = [[one] if form == "scaled_rows" else one for one in (0, 10, 20, 30, 40)]
+    failures = {failure.row: failure for result in slices.values() for failure in result.failures}
+    assert set(failures) == {2}, failures
+    failure = failures[2]
+    assert failure.skipped == (not is_late)
+    assert type(failure.error) is (PacketTimeoutError if is_late else SkipPacket)
+    assert outputs == [*wrapped[:2], None, *wrapped[3:]]
+
+
+def test_a_stream_is_read_ahead_boundedly() -> None:
+    """Of a million packets, Ray has no more than the tasks under way hold, also while whoever takes the results takes none."""
+    rows, read, done, ahead, used = 50, 0, 0, 0, 0.0
+    reference_counts = ray._private.worker.global_worker.core_worker.get_all_reference_counts
+    of_before, most_references = len(reference_counts()), 0
+
+    def batches() -> Iterator[RowBatch]:
+        nonlocal read
+        for start in range(0, 1_000_000, rows):
+            read += rows
+            yield RowBatch(([bytes(20_000)] * rows,), {}, start, rows)
+
+    def larger(x: bytes) -> bytes:
+        return x + os.urandom(20_000)
+
+    results = RayExecutor().run_rows(larger, batches())
+    for number, result in enumerate(results):
+        if number == 20:
+            time.sleep(2.0)  # whoever stores results is slow; the cluster's numbers are a second old
+            used = ray.cluster_resources()["object_store_memory"] - ray.available_resources()["object_store_memory"]
+        done += result.length
+        ahead = max(ahead, read - done)
+        most_references = max(most_references, len(reference_counts()) - of_before)
+        if done >= 5_000:
+            break
+    del results  # which closes it
+    tasks = 2 * int(ray.cluster_resources()["CPU"])
+    assert ahead <= (tasks + 1) * rows
+    assert most_references <= 2 * tasks + 2
+    # Each task has at most 1 MB of rows and 2 MB of results; in all 250 MB went through.
+    assert 0 < used <= 4_000_000 * tasks
 
 
 def test_worker_state_needs_neither_package_nor_project(blind: RayExecutor, project: ModuleType) -> None:
