@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -414,6 +415,17 @@ def test_large_values_travel_to_blind_workers(blind: RayExecutor, project: Modul
     assert len(store.listing()) == 2
     outputs, _ = gather(blind.run_rows(keeping(values.same, Keeper(), {None: "y"}, is_async=False), rows), 2)
     assert [one.place is None for one in outputs] == [True, True]
+
+
+@pytest.mark.parametrize("state", [{}, {"factor": int}])
+def test_errors_of_ray_hold_no_secret(state: dict[str, Any]) -> None:
+    """An environment that cannot be built is told without the values that Ray's error quotes, by tasks and by actors."""
+    executor = RayExecutor(
+        runtime_env={"env_vars": {"TOKEN": "s3cret-1"}, "conda": {"dependencies": ["https://me:s3cret-2@host/x"]}}
+    )
+    with pytest.raises(ExecutorError) as raised:
+        list(executor.run_rows(lambda x, factor=1: x, make_batches([1]), call_options=CallOptions(state=state)))
+    assert "s3cret" not in "".join(traceback.format_exception(raised.value))
 
 
 def test_data_holds_no_secret() -> None:

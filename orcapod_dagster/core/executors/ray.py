@@ -266,10 +266,10 @@ class _Run(TaskRun):
         self._losses[piece.start] += 1
         if self._losses[piece.start] >= _LOSSES:
             raise ExecutorError(
-                f"{_LOSSES} times in a row {what} (the first is row {piece.start} of those sent): {_reason(error)}. Everything finished "
+                f"{_LOSSES} times in a row {what} (the first is row {piece.start} of those sent): {self._executor.shown(_reason(error))}. Everything finished "
                 "before is kept. See Ray's own log; mend what the function's module does when it is loaded, give it memory, or the "
                 "cluster nodes that stay."
-            ) from error
+            ) from self._executor.cause_of(error)
 
     def _cancel(self, running: list[_Task]) -> None:
         """Stop what still runs: first asked, and after a second by the end of its worker process."""

@@ -20,6 +20,7 @@ from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.executors.deaths import Deaths, failed_alone
 from orcapod_dagster.core.executors.ray_cluster import RayCluster
 from orcapod_dagster.core.executors.ray_payload import RayPayload
+from orcapod_dagster.core.executors.ray_secrets import cause_of, shown
 from orcapod_dagster.core.executors.ray_shares import RayShare
 from orcapod_dagster.core.executors.set_ups import CANCEL_SECONDS, TEAR_DOWN_SECONDS, tell_tear_downs
 from orcapod_dagster.core.executors.tasks import Partial, Piece, TaskRun, rows_at_once, unpacked
@@ -80,6 +81,7 @@ class ActorRun(TaskRun):
         self._data = data
         # Unlike a task, an actor without a number of CPUs would hold none while it runs.
         self._options = {"num_cpus": 1, **{k: v for k, v in options.items() if k not in _OF_TASKS}, "max_restarts": 0}
+        self._runtime_env: Mapping[str, Any] | None = options.get("runtime_env")
         self._payload = RayPayload(ray, fn, call_options)
         self._cluster = RayCluster(ray, self._options)
         self._share: RayShare | None = None
@@ -189,6 +191,11 @@ class ActorRun(TaskRun):
     def _is_placed(self, actor: _Actor, running: Mapping[Any, Piece]) -> None:
         try:
             actor.place = self._ray.get(actor.placed)
+        except self._ray.exceptions.RuntimeEnvSetupError as error:
+            raise ExecutorError(
+                f"Ray could not make the runtime_env of a worker: {shown(str(error).strip().splitlines()[-1], self._runtime_env)}. "
+                "Everything finished before is kept; mend it, and run again."
+            ) from cause_of(error, self._runtime_env)
         except self._ray.exceptions.RayActorError:
             actor.place, actor.leaves = ("", 0), True  # it is dead; its tasks tell so, one after the other
             if not any(task in running for task in actor.tasks):
@@ -226,12 +233,12 @@ class ActorRun(TaskRun):
         except self._ray.exceptions.RayActorError as error:
             self._cluster.refuse_gone(at_once=True)
             return self._after_death(actor, task, piece, error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is told as one of ours
             self._cluster.refuse_gone(at_once=True)
             raise ExecutorError(
                 f"Ray lost a task of {piece.length} rows: {type(error).__name__}. Everything finished before is kept; see Ray's own log, "
                 "and run again."
-            ) from error
+            ) from cause_of(error, self._runtime_env)
         if not answer:
             raise KeyboardInterrupt("a row in a Ray actor was interrupted")
         result, more = unpacked(answer, self._ray.cloudpickle.loads, piece.start, dict(self._data))
@@ -270,7 +277,7 @@ class ActorRun(TaskRun):
             return again
         seconds = time.monotonic() - actor.since
         death: Exception = WorkerDeathError(
-            f"The Ray worker that ran this packet ended, and again when it ran alone: {_told(error)}"
+            f"The Ray worker that ran this packet ended, and again when it ran alone: {shown(_told(error), self._runtime_env)}"
         )
         if self._limit is not None and seconds >= self._seconds + self._limit + GRACE_SECONDS:
             death = took_too_long(self._limit, ended=True)
@@ -286,9 +293,9 @@ class ActorRun(TaskRun):
         self._losses += 1
         if self._losses >= _LOSSES:
             raise ExecutorError(
-                f"{_LOSSES} times in a row {what}: {_told(error)}. Everything finished before is kept. Mend the set-up of the worker "
+                f"{_LOSSES} times in a row {what}: {shown(_told(error), self._runtime_env)}. Everything finished before is kept. Mend the set-up of the worker "
                 "state, give it memory, or the cluster nodes that stay; see Ray's own log."
-            ) from error
+            ) from cause_of(error, self._runtime_env)
 
     def _is_alive(self, node: str) -> bool:
         return any(one["NodeID"] == node and one["Alive"] for one in self._ray.nodes())
@@ -325,7 +332,7 @@ class ActorRun(TaskRun):
     def _succeeded_now(self, actor: _Actor) -> bool:
         ready, _ = self._ray.wait([actor.placed], timeout=0)
         if ready:
-            with contextlib.suppress(self._ray.exceptions.RayActorError):
+            with contextlib.suppress(self._ray.exceptions.RayError):
                 actor.place = self._ray.get(actor.placed)
         return actor.place is not None
 
