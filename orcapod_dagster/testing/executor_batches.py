@@ -144,7 +144,10 @@ class ExecutorBatchesConformance(ABC):
         assert all(0.009 < seconds < 0.1 for seconds in durations)
 
     def test_logs_of_batches(self) -> None:
-        """What a call prints is kept with its first row."""
+        """What a call prints is kept with its first row, and what later runs print with theirs."""
         _, results = self.run_batches(say_size, list(range(20)), 8, capture=1000)
         logs = sorted((entry.row, entry.text) for result in results for entry in result.logs)
         assert logs == [(0, "0: 8\n"), (8, "8: 8\n"), (16, "16: 4\n")]
+        calls = CallOptions(capture=1000)
+        (alone,) = self.make_executor().run_rows(print, [RowBatch((["later"],), {}, 0, 1)], call_options=calls)
+        assert [entry.text for entry in alone.logs] == ["later\n"]

@@ -27,6 +27,12 @@ from orcapod_dagster.core.executors.process_pool import ProcessPoolExecutor
 from orcapod_dagster.testing.executors import ExecutorConformance, gather, make_batches
 
 
+@pytest.fixture(autouse=True)
+def _cores_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of other tests, which may run at the same time, take no worker from those of these."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
 class TestProcessPool(ExecutorConformance):
     start_seconds = 10.0
     workers = 2
@@ -164,9 +170,8 @@ def test_a_worker_that_cannot_start_is_no_packets_failure(monkeypatch: pytest.Mo
         list(ProcessPoolExecutor(1).run_rows(work, make_batches(range(3))))
 
 
-def test_workers_run_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_run_at_once() -> None:
     """Two workers sleep at the same time."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where no other test's steps share the cores
 
     def work(x: int) -> tuple[int, float, float]:
         began = time.monotonic()

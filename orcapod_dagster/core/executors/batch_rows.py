@@ -78,6 +78,7 @@ def _call_batches(function: Callable[..., Any], batches: _Batches) -> None:
 async def _await_batches(function: Callable[..., Any], batches: _Batches) -> None:
     task = asyncio.current_task()
     while (arguments := batches.next()) is not None:
+        batches.begin()
         try:
             outputs = await function(*arguments[0], **arguments[1])
         except (Exception, SystemExit, asyncio.CancelledError) as error:
@@ -127,10 +128,13 @@ class _Batches:
         begin, end = self._span
         if self._mark is not None:
             self._mark(begin + 1)
-        self._capture.begin(begin - self._first)
         self._began = time.perf_counter()
         keywords = {name: column[begin:end] for name, column in self._columns.keyword.items()}
         return [column[begin:end] for column in self._columns.positional], keywords
+
+    def begin(self) -> None:
+        """Give the context of the caller to the call; only a task's, which ends with the slice: a thread's would keep it."""
+        self._capture.begin(self._span[0] - self._first)
 
     def failed(self, error: BaseException) -> None:
         """Note that the call raised: it is made again with both halves, unless it is known whose fault it is."""
