@@ -14,13 +14,15 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.orcapod-installed
 TESTS ?= tests
 PYTEST_OPTIONS ?=
+# Tests wait for real processes, clusters and signals, on a machine that may be busy: what fails twice is wrong. Reruns are told.
+RERUNS ?= --reruns 1
 # Files of tests are spread over the cores; WORKERS=0 runs all in one process, for a debugger.
 WORKERS ?= auto
 OLDEST := .venv-oldest
 OLDEST_PYARROW := $(shell sed -n 's/^ *"pyarrow>=\([0-9]*\)",/\1.0.0/p' pyproject.toml)
 # What a version of Python or pyarrow can change: conversion, hashes, identity, the engine.
-VERSION_TESTS := tests/core tests/executors/test_process_pool.py tests/test_assets.py tests/test_edit_matrix.py \
-	tests/test_import.py tests/test_round_trip.py tests/test_types.py
+VERSION_TESTS := tests/test_types.py tests/test_round_trip.py tests/test_import.py tests/test_assets.py tests/test_edit_matrix.py \
+	$(addprefix tests/core/test_,$(addsuffix .py,converter datagrams hashing identity files code_store attempts forms lookup))
 DAGSTER_HOME := $(CURDIR)/.dagster_home
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -31,7 +33,7 @@ demo: $(INSTALLED) ## Materialize the example project three times and show what 
 	@$(BIN)/python -m example_project.demo
 
 test: $(INSTALLED) ## Run the tests.
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(PYTEST_OPTIONS) $(TESTS)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(RERUNS) $(PYTEST_OPTIONS) $(TESTS)
 
 test-oldest: $(OLDEST)/.orcapod-installed ## Run what versions can change with the oldest pyarrow; on another Python: PYTHON=...
 	@$(OLDEST)/bin/python -m pytest -q -n $(WORKERS) --dist loadfile -m 'not slow' $(VERSION_TESTS)

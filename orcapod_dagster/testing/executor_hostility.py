@@ -25,12 +25,17 @@ def change_directory(x: int) -> str:  # noqa: ARG001  # called with a row as any
     return found
 
 
+def pass_over(*_: object) -> None:
+    """Handle a signal by doing nothing."""
+
+
 def change_signals(x: int) -> bool:  # noqa: ARG001  # called with a row as any other
-    """Tell whether signals are ignored, and have them ignored."""
+    """Tell whether signals have the handler that this gives them, and give it to them."""
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-    found = any(signal.getsignal(number) == signal.SIG_IGN for number in numbers)
+    # By name, for a worker may have got the function several times.
+    found = any(getattr(signal.getsignal(number), "__name__", "") == pass_over.__name__ for number in numbers)
     for number in numbers:
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, pass_over)
     return found
 
 
