@@ -113,7 +113,7 @@ def test_a_dry_run_changes_nothing(project: Project) -> None:
     """What could go is told with its size, and every file is as it was."""
     before = files(project.root)
     told = found(project, after(8, keep_results="used", results_older_than=DAY))
-    assert {what for _, what in told} == {"superseded files", "results"}
+    assert {what for _, what in told} == {"superseded files", "results", "plans of runs"}
     assert told["square", "superseded files"].files == 2
     assert told["square", "superseded files"].bytes > 0
     assert told[project.results, "results"].rows == 1_000
@@ -386,8 +386,9 @@ def test_a_failure_goes_a_skip_of_current_code_stays(tmp_path: Path) -> None:
         )
     lake = Lake(str(tmp_path / "lake"))
     (log,) = (folder for folder in lake.folders() if folder.name.startswith(".orcapod/outcomes"))
-    gone = list(clean(lake, after(40, keep_results="used"), dry_run=False))
-    assert [(one.table, one.what, one.rows) for one in gone if one.rows] == [(log.name, "failures and skips", 1)]
+    gone = [one for one in clean(lake, after(40, keep_results="used"), dry_run=False) if one.rows]
+    assert [(one.what, one.rows) for one in gone] == [("failures and skips", 1), ("plans of runs", 1)]
+    assert gone[0].table == log.name
     assert table_at(log.uri)["state"].to_pylist() == ["SKIPPED"]
 
 
