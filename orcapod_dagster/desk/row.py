@@ -16,6 +16,7 @@ from orcapod_dagster.core.arrow import pc
 from orcapod_dagster.core.errors import InputError, TableNotFoundError
 from orcapod_dagster.core.executors.event_loop import run_coroutine
 from orcapod_dagster.core.hashing import PACKET_METHOD
+from orcapod_dagster.core.one_packet import call_here
 from orcapod_dagster.core.packet_logs import PacketLogs, log_path
 from orcapod_dagster.core.planning import Plan
 from orcapod_dagster.core.readable import readable
@@ -68,7 +69,7 @@ class PacketRow:
         Worker state, and resources, are made here for this call. Nothing is caught, captured, converted or stored; a breakpoint
         in the function stops there. An `async def` runs to its end.
         """
-        value = self._spec.function.call_here(self.positional, self.keyword)
+        value = call_here(self.function, self.positional, self.keyword, self._spec.function.factories())
         return run_coroutine(value) if inspect.iscoroutine(value) else value
 
     @property
