@@ -14,8 +14,6 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.orcapod-installed
 TESTS ?= tests
 PYTEST_OPTIONS ?=
-# Tests wait for real processes, clusters and signals, on a machine that may be busy: what fails twice is wrong. Reruns are told.
-RERUNS ?= --reruns 1
 # Files of tests are spread over the cores; WORKERS=0 runs all in one process, for a debugger.
 WORKERS ?= auto
 OLDEST := .venv-oldest
@@ -33,7 +31,7 @@ demo: $(INSTALLED) ## Materialize the example project three times and show what 
 	@$(BIN)/python -m example_project.demo
 
 test: $(INSTALLED) ## Run the tests.
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(RERUNS) $(PYTEST_OPTIONS) $(TESTS)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(PYTEST_OPTIONS) $(TESTS)
 
 test-oldest: $(OLDEST)/.orcapod-installed ## Run what versions can change with the oldest pyarrow; on another Python: PYTHON=...
 	@$(OLDEST)/bin/python -m pytest -q -n $(WORKERS) --dist loadfile -m 'not slow' $(VERSION_TESTS)
