@@ -76,7 +76,7 @@ class TooManyFailuresError(PacketFailuresError):
 
     Attributes:
         summary: the message without the failures. failures: the first ones, as `outcomes.Outcome`.
-        tried: packets that were called. failed: those of them that failed.
+        tried: packets that were called for the last time. failed: those of them that failed.
     """
 
     summary: str = ""

@@ -108,7 +108,7 @@ class FailureLimit:
     def _error(self, what: str) -> TooManyFailuresError:
         left = self._packets - self._tried
         error = TooManyFailuresError.of(
-            f"{self._owner}: {what}, so the run stopped. {left:,} packets were not tried, and are not failed. Everything that was "
+            f"{self._owner}: {what}, so the run stopped. {left:,} packets were not tried, or not for the last time, and are not failed. Everything that was "
             "finished is stored. Mend the function, or what it needs, and run again. To go on whatever fails, give max_failures=1.0; or how "
             "many packets may fail.",
             self._failures,

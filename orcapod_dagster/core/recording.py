@@ -145,9 +145,15 @@ class Recorder:
             context = self._context(plan, chunk.execution)
             contexts[id(context)] = context
             groups.setdefault(id(context), []).append(chunk)
+        errors: list[Exception] = []
         for key, chunks in groups.items():
-            self._store_chunks(plan, chunks, contexts[key], report)
+            try:
+                self._store_chunks(plan, chunks, contexts[key], report)
+            except Exception as error:  # noqa: BLE001  # raised below; work of other executions may be stored all the same
+                errors.append(error)
         self._cache.flush()
+        if errors:
+            raise errors[0]
 
     def _store_chunks(self, plan: Plan, chunks: Sequence[Chunk], context: Context, report: PodReport) -> None:
         rows = pa.concat_arrays([chunk.rows for chunk in chunks])

@@ -13,7 +13,7 @@ from failing import MyExecutor, computed, pod_of, records, stream_of
 
 from orcapod_dagster.core.databases.delta import DeltaTableDatabase
 from orcapod_dagster.core.error_kinds import is_any
-from orcapod_dagster.core.errors import DefinitionError
+from orcapod_dagster.core.errors import DefinitionError, StorageError
 from orcapod_dagster.core.executors.base import BatchResult, RowBatch
 from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor
 from orcapod_dagster.core.executors.process_pool import ProcessPoolExecutor
@@ -164,6 +164,34 @@ def test_what_is_finished_is_stored_when_the_executor_fails() -> None:
     with pytest.raises(RuntimeError, match="gone"):
         computed(pod, 5)
     assert sorted(row["y"] for row in records(pod, "results")) == [10, 11]
+
+
+def test_what_one_worker_finished_is_stored_where_that_of_another_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each execution context is stored by itself: an error at one ends the run, and loses nothing of the others."""
+
+    class TwoWorkers(MyExecutor):
+        def run_rows(
+            self, fn: Callable[..., Any], batches: Iterable[RowBatch], **options: Any
+        ) -> Iterator[BatchResult]:
+            for start in (0, 2):
+                data = {"executor_type": "mine", "host": str(start)}
+                yield BatchResult(start, 2, [start, start + 1], [0.1, 0.1], (), data)
+
+    def work(x: int) -> int:
+        return x
+
+    pod = pod_of(work, executor=TwoWorkers())
+    store_batch = pod.cache.store_batch
+
+    def refuse_first(hashes: pa.Array, batch: pa.RecordBatch, *rest: Any) -> Any:
+        if batch["y"][0].as_py() == 0:
+            raise StorageError("no room for these")
+        return store_batch(hashes, batch, *rest)
+
+    monkeypatch.setattr(pod.cache, "store_batch", refuse_first)
+    with pytest.raises(StorageError, match="no room"):
+        computed(pod, 4)
+    assert sorted(row["y"] for row in records(pod, "results")) == [2, 3]
 
 
 def test_outcomes_of_an_earlier_release_stay_readable(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from orcapod_dagster.core.executors.batch_rows import with_rows
 from orcapod_dagster.core.executors.budget import WorkerBudget
 from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.executors.process_pool import ProcessPoolExecutor
+from orcapod_dagster.testing.executor_states import Machine, noted, use
 from orcapod_dagster.testing.executors import ExecutorConformance, gather, make_batches
 
 
@@ -183,6 +185,22 @@ def test_workers_run_at_once() -> None:
     )
     assert len({worker for worker, _, _ in spans}) == 2
     assert any(a[0] != b[0] and a[1] < b[1] < a[2] for a in spans for b in spans)
+
+
+def test_an_interrupt_while_an_answer_is_read_leaves_no_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C between the answer of a worker and its next task still has that worker torn down, and it is gone."""
+
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(process_pool, "pass_on", interrupt)
+    calls = CallOptions(state={"machine": partial(Machine, tmp_path)})
+    with pytest.raises(KeyboardInterrupt):
+        list(ProcessPoolExecutor(1).run_rows(use, make_batches(range(5)), call_options=calls))
+    (worker,) = noted(tmp_path, "up")
+    assert noted(tmp_path, "down") == [worker]
+    with pytest.raises(ProcessLookupError):
+        os.kill(worker, 0)
 
 
 def test_what_the_function_holds_is_loaded_once_per_worker() -> None:

@@ -225,14 +225,17 @@ class _Run(TaskRun):
             if self._has_state:
                 self._tear_down(running)
         finally:
-            for worker in (*running, *self._idle):
+            for worker in {
+                *running,
+                *self._idle,
+            }:  # one whose answer was being read when an interrupt came may be among both
                 worker.end()
 
     def _tear_down(self, running: list[_Worker]) -> None:
         """Let the workers tear down, all at once: those in which a row still runs are interrupted, and have less time."""
         for worker in running:
             worker.interrupt()
-        workers = [*running, *self._idle]
+        workers = {*running, *self._idle}
         for worker in workers:
             worker.dismiss()
         deadline = time.monotonic() + (CANCEL_SECONDS if running else TEAR_DOWN_SECONDS)
@@ -252,6 +255,7 @@ class _Worker:
         """The row, counted from 1, that did not end in time."""
         self._row, self._since = 0, time.monotonic()
         self._spools = WorkerSpools(order[0] if order else 0)
+        self._ended = ""
         with theirs, tempfile.TemporaryFile() as shared:
             # Written, not cut to size: on a full disk that is an error now, and not a signal when the memory is used.
             shared.write(bytes(pool_worker.MARK_BYTES))
@@ -341,7 +345,9 @@ class _Worker:
         return self._process.poll() is not None
 
     def end(self) -> str:
-        """End the process and its children, and return how it ended ("by signal SIGSEGV", "with exit code 3")."""
+        """End the process and its children, and return how it ended ("by signal SIGSEGV", "with exit code 3"); once is enough."""
+        if self._ended:
+            return self._ended
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.kill()  # by itself, too: the function may have moved it to another group
@@ -349,7 +355,8 @@ class _Worker:
         self.connection.close()
         self.last_words = self._spools.last_words(self._marks()[1:5], 0, time.time())
         self._spools.close()
-        return f"with exit code {code}" if code >= 0 else f"by signal {_signal_name(-code)}"
+        self._ended = f"with exit code {code}" if code >= 0 else f"by signal {_signal_name(-code)}"
+        return self._ended
 
     def bury(self) -> str:
         """Do the same for a worker that hung up: its own end is waited for, briefly."""

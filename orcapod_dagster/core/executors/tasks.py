@@ -151,6 +151,7 @@ class TaskRun(ABC):
         """Keep every place taken, and yield what finishes first."""
         running: dict[Any, Piece] = {}
         waiting: deque[Piece] = deque()
+        unsettled: list[Any] = []
         source = (Piece(batch, 0, batch.length) for batch in batches if batch.length)
         try:
             while True:
@@ -167,7 +168,9 @@ class TaskRun(ABC):
                         yield NOTHING_YET
                     continue
                 piece = running.pop(task)
+                unsettled.append(task)
                 found = self._collect(task, piece)
+                unsettled.clear()
                 if isinstance(found, Partial):
                     running[task] = piece.without(found.result)
                     yield from _readable(found.result, piece.batch, waiting)
@@ -187,7 +190,7 @@ class TaskRun(ABC):
                 self._leaving()
             raise
         finally:
-            self._cancel(list(running))
+            self._cancel([*running, *unsettled])
 
     def _last_results(self, running: dict[Any, Piece]) -> Iterator[BatchResult]:
         """Yield what ends within two seconds: slices are shorter than that, but for rows that are longer."""
