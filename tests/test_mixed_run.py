@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from deltalake import DeltaTable
+from ray_clusters import small_cluster
 
 from orcapod_dagster import (
     PacketExecutorResource,
@@ -55,16 +56,8 @@ def trouble(x: int, log: str = "") -> int:
 
 @pytest.fixture
 def ray_cluster() -> Iterator[PacketExecutorResource]:
-    ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed")
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=200_000_000,
-        log_to_driver=False,
-        configure_logging=False,
-    )
-    yield RayExecutorResource()
-    ray.shutdown()
+    with small_cluster():
+        yield RayExecutorResource()
 
 
 def run(root: Path, executor: PacketExecutorResource) -> tuple[dg.ExecuteInProcessResult, list[int]]:

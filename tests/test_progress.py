@@ -13,6 +13,7 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 from desk_project import Project, source
+from ray_clusters import small_cluster
 
 from orcapod_dagster import (
     LocalExecutorResource,
@@ -36,16 +37,8 @@ def ray_cluster(request: pytest.FixtureRequest) -> Iterator[None]:
     if "ray" not in request.node.callspec.id:
         yield
         return
-    ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed")
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=200_000_000,
-        log_to_driver=False,
-        configure_logging=False,
-    )
-    yield
-    ray.shutdown()
+    with small_cluster():
+        yield
 
 
 def run(

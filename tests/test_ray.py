@@ -14,6 +14,7 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
+from ray_clusters import small_cluster
 
 from orcapod_dagster import (
     LocalExecutorResource,
@@ -30,15 +31,8 @@ pytestmark = pytest.mark.ray
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=200_000_000,
-        log_to_driver=False,
-        configure_logging=False,
-    )
-    yield
-    ray.shutdown()
+    with small_cluster():
+        yield
 
 
 def offset(x: int) -> float:

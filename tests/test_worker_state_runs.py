@@ -16,6 +16,7 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
+from ray_clusters import small_cluster
 
 from orcapod_dagster import (
     LocalExecutorResource,
@@ -50,16 +51,8 @@ def secret() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def cluster(secret: None) -> Iterator[None]:  # the workers inherit it
-    ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed")
-    ray.init(
-        num_cpus=3,
-        include_dashboard=False,
-        object_store_memory=200_000_000,
-        log_to_driver=False,
-        configure_logging=False,
-    )
-    yield
-    ray.shutdown()
+    with small_cluster(3):
+        yield
 
 
 @pytest.fixture(params=["pool", pytest.param("ray", marks=pytest.mark.ray)])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray_clusters import small_cluster
 
 from orcapod_dagster.core.executors import ray_shares
 from orcapod_dagster.core.executors.base import RowBatch
@@ -25,15 +26,8 @@ pytestmark = pytest.mark.ray
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=200_000_000,
-        log_to_driver=False,
-        configure_logging=False,
-    )
-    yield
-    ray.shutdown()
+    with small_cluster():
+        yield
 
 
 def note(folder: str, what: str) -> int:

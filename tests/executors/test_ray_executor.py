@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from failing import computed, pod_of
+from ray_clusters import small_cluster
 
 from orcapod_dagster import Blob
 from orcapod_dagster.core.blobs.keeper import Keeper, keeping
@@ -154,15 +155,8 @@ _PROJECT = {
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
     """One local cluster for this module; tests/test_ray.py has its own, and a process can have one at a time."""
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=200_000_000,
-        log_to_driver=False,
-        configure_logging=False,
-    )
-    yield
-    ray.shutdown()
+    with small_cluster():
+        yield
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 import pytest
 
-from faults.harness import FULL, check_results, check_squares, rounds, say
+from faults.harness import check_results, check_squares, rounds, say
 
 pytestmark = pytest.mark.slow
 
@@ -27,8 +27,8 @@ ROWS = 200
 SCRIPT = Path(__file__).with_name("cancelled.py")
 STORED_SECONDS = 10.0
 """Within so long, what is computed is stored."""
-LEAVE_SECONDS = 10.0 if FULL else 20.0
-"""Within so long, the process is gone; one to two seconds are the interpreter's own end, and many times that beside other tests."""
+LEAVE_SECONDS = 10.0
+"""Within so long, the process is gone; one to two seconds are the interpreter's own end."""
 BY_SIGNAL = [signal.SIGINT, signal.SIGTERM, signal.SIGKILL]
 
 
