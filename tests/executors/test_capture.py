@@ -44,7 +44,10 @@ def capture() -> Iterator[Capture]:
 
 
 def logs_of(capture: Capture, function: Callable[[int], Any], rows: int, seconds: float = 60.0) -> list[LogEntry]:
-    return list(run_slice(function, (list(range(rows)),), {}, 0, rows, seconds, None, capture).logs)
+    result = run_slice(function, (list(range(rows)),), {}, 0, rows, seconds, None, capture)
+    if result.interrupt is not None:
+        raise result.interrupt
+    return list(result.logs)
 
 
 def texts_of(results: list[BatchResult]) -> dict[int, str]:
@@ -161,7 +164,7 @@ def test_a_closed_worker_leaves_nothing() -> None:
         print(x)
 
     before = len(list(Path("/dev/fd").iterdir())), threading.active_count()
-    worker = make_worker(cloudpickle.dumps(work), "cloudpickle", (100, {}), CallOptions().for_workers())
+    worker = make_worker(cloudpickle.dumps((work, {})), "cloudpickle", (100, {}), CallOptions().for_workers())
     worker.run(cloudpickle.dumps((([1, 2],), {}, 2)), 60.0)
     assert (len(list(Path("/dev/fd").iterdir())), threading.active_count()) > before
     worker.close()
