@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import importlib
+import sys
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -263,6 +266,19 @@ class ExecutorConformance(
         assert isinstance(by_row[3].error, RejectedError)
         assert by_row[3].error.value == 3
         assert by_row[3].duration >= 0
+
+    def test_a_traceback_leads_through_the_users_module(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of a module that workers may not find, each frame has its file, line and function; none is of what called it."""
+        text = "def helper(x):\n    raise KeyError(x)\n\n\ndef fail(x):\n    return helper(x)\n"
+        (tmp_path / "module_of_a_user.py").write_text(text)
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "module_of_a_user", raising=False)
+        _, slices = self.run(importlib.import_module("module_of_a_user").fail, [1])
+        lines = slices[0].failures[0].traceback.splitlines()
+        frames = [line.strip() for line in lines if line.startswith("  File")]
+        file = tmp_path / "module_of_a_user.py"
+        assert frames == [f'File "{file}", line 6, in fail', f'File "{file}", line 2, in helper']
+        assert lines[-1] == "KeyError: 1"
 
     def test_an_error_that_cannot_be_pickled_keeps_its_text(self) -> None:
         """The exception itself or a stand-in: class name, message and the other rows are kept."""

@@ -8,7 +8,7 @@ import threading
 import weakref
 from collections import ChainMap
 from collections.abc import Callable, Iterable
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any, Final
 
 from orcapod_dagster.core.executors.own_modules import pickled_by_value
@@ -20,6 +20,8 @@ _ANEW: Final[tuple[Callable[[], Any], ...]] = (
     weakref.WeakKeyDictionary[Any, Any],
     weakref.WeakValueDictionary[Any, Any],
 )
+# What cloudpickle (from 3.1.3 on) has for the file of code; with it, a traceback says neither where it was, nor in which line.
+_NO_FILE: Final = "<dynamic-code>"
 # How this process found a module says nothing in another.
 _LEFT_OUT: Final = frozenset({"__builtins__", "__cached__", "__loader__", "__spec__"})
 
@@ -50,8 +52,12 @@ def _pickler_of(cloudpickle: Any) -> Any:
         name, contents = arguments
         return make, (name, {}), {key: item for key, item in contents.items() if key not in _LEFT_OUT}
 
+    def reduce_code(code: CodeType) -> Any:
+        make, arguments = known[CodeType](code)
+        return make, tuple(code.co_filename if argument == _NO_FILE else argument for argument in arguments)
+
     anew = {type(make()): functools.partial(_reduce_anew, make) for make in _ANEW}
-    table = ChainMap({ModuleType: reduce_module, **anew}, known)
+    table = ChainMap({ModuleType: reduce_module, CodeType: reduce_code, **anew}, known)
     return type("Pickler", (cloudpickle.CloudPickler,), {"dispatch_table": table})
 
 
