@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, overload
 
 import dagster as dg
 
-from orcapod_dagster.core.columns import refuse_reserved
-from orcapod_dagster.core.counting import refuse_former_names
+from orcapod_dagster.asset_options import (
+    checked_index,
+    checked_retry,
+    concurrency_of,
+    mapping_of,
+    names_of,
+    owner_of,
+    refuse_wrong,
+)
 from orcapod_dagster.core.errors import DefinitionError
+from orcapod_dagster.core.executors.call_options import checked_time_limit
 from orcapod_dagster.core.failure_limit import checked_max_failures
-from orcapod_dagster.core.failure_policy import RETRY_FAILED, RetryFailed
-from orcapod_dagster.core.forms import checked_concurrency
+from orcapod_dagster.core.failure_policy import RetryFailed
 from orcapod_dagster.core.identity import function_signature_hash
 from orcapod_dagster.core.packet_function import PythonPacketFunction
-from orcapod_dagster.core.packet_logs import LOG_BYTES
+from orcapod_dagster.core.packet_logs import checked_capture
 from orcapod_dagster.core.packet_retry import PacketRetry
 from orcapod_dagster.core.rate_limit import RateLimit
-from orcapod_dagster.core.result_cache import MATCH_POLICIES, MatchPolicy
+from orcapod_dagster.core.result_cache import MatchPolicy
 from orcapod_dagster.core.worker_state import WorkerState
 from orcapod_dagster.execution import materialize_packets
+from orcapod_dagster.partitions import plain
 from orcapod_dagster.resources import EXECUTOR_KEY, IO_MANAGER_KEY, RESULT_STORE_KEY
 from orcapod_dagster.run_options import PacketAssetConfig
 from orcapod_dagster.spec import PARTITION_EXPR, TAG_COLUMNS_METADATA, OnError, PacketAssetSpec
@@ -172,7 +179,8 @@ def _build(
             "check_specs: the body of a packet asset is not yours, so nothing could evaluate these checks, and each run would "
             "fail for them. Define them beside it: @dg.asset_check(asset=...)."
         )
-    states = {name: value for name, value in (params or {}).items() if isinstance(value, WorkerState)}
+    params = mapping_of(params, "params", f"packet asset of {getattr(function, '__name__', function)!r}")
+    states = {name: value for name, value in params.items() if isinstance(value, WorkerState)}
     packet_function = _as_packet_function(
         function,
         states,
@@ -188,28 +196,30 @@ def _build(
         },
     )
     ins, upstreams = _asset_ins(inputs)
+    key = _asset_key(packet_function, asset_options)
+    owner = owner_of(key)
     spec = PacketAssetSpec(
-        key=_asset_key(packet_function, asset_options),
+        key=key,
         function=packet_function,
         inputs={name: asset_in.key for name, asset_in in ins.items() if isinstance(asset_in.key, dg.AssetKey)},
         tag_columns=_inherited_tags(tag_columns, upstreams, len(ins)),
         match=match,
         on_error=on_error,
-        carry=tuple(carry),
-        rename=dict(rename or {}),
-        params={name: value for name, value in (params or {}).items() if name not in states},
-        executor_options=dict(executor_options or {}),
+        carry=names_of(carry),
+        rename=mapping_of(rename, "rename", owner),
+        params={name: value for name, value in params.items() if name not in states},
+        executor_options=mapping_of(executor_options, "executor_options", owner),
         partition_expr=_inherited_partition_expr(asset_options, upstreams),
-        capture=LOG_BYTES if capture is True else int(capture),
-        packet_retry=PacketRetry.of(packet_retry),
+        capture=checked_capture(capture, owner),
+        packet_retry=checked_retry(packet_retry, owner),
         retry_failed=retry_failed,
-        max_failures=max_failures,
-        time_limit=time_limit,
-        rate_limit=RateLimit.of(rate_limit, f"packet asset {packet_function.canonical_function_name!r}"),
-        index_column=_index_column(index_column, packet_function, _asset_key(packet_function, asset_options)),
-        max_concurrency=_concurrency(max_concurrency, packet_function),
+        max_failures=checked_max_failures(max_failures, owner),
+        time_limit=checked_time_limit(time_limit, owner),
+        rate_limit=RateLimit.of(rate_limit, owner),
+        index_column=checked_index(index_column, packet_function, key, owner),
+        max_concurrency=concurrency_of(max_concurrency, packet_function, owner),
     )
-    _check(spec)
+    refuse_wrong(spec, owner)
     return _define(spec, ins, asset_options)
 
 
@@ -229,22 +239,6 @@ def _as_packet_function(
             )
         return function.with_worker_state(states)
     return PythonPacketFunction(function, output_keys, version=version, worker_state=states, **more)
-
-
-def _index_column(given: str | None, function: PythonPacketFunction, key: dg.AssetKey) -> str | None:
-    if given is not None and not function.is_generator:
-        raise DefinitionError(
-            f"packet asset {key.to_user_string()!r}: index_column={given!r} is for generators, which give several rows for a packet "
-            "(-> Iterator[T]). Leave it out."
-        )
-    return (given or f"{key.path[-1]}_index") if function.is_generator else None
-
-
-def _concurrency(given: int | None, function: PythonPacketFunction) -> int:
-    if given is None:
-        return function.max_concurrency
-    owner = f"function {function.canonical_function_name!r}"
-    return checked_concurrency(given, function.function, function.batch_size, owner)
 
 
 def _asset_key(function: PythonPacketFunction, options: Mapping[str, Any]) -> dg.AssetKey:
@@ -299,15 +293,11 @@ def _inherited_tags(
     declared: Sequence[str] | None, upstreams: Sequence[dg.AssetsDefinition | dg.AssetSpec | None], inputs: int
 ) -> tuple[str, ...] | None:
     if declared is not None:
-        return (declared,) if isinstance(declared, str) else tuple(declared)
+        return names_of(declared)
     inherited = [_metadata_of(upstream).get(TAG_COLUMNS_METADATA) for upstream in upstreams]
     if any(tags is None for tags in inherited) or len(inherited) < inputs:
         return None
-    return tuple(dict.fromkeys(tag for tags in inherited for tag in _plain(tags)))
-
-
-def _plain(value: Any) -> Any:
-    return getattr(value, "value", value)
+    return tuple(dict.fromkeys(tag for tags in inherited for tag in plain(tags)))
 
 
 def _inherited_partition_expr(options: Mapping[str, Any], upstreams: Sequence[Any]) -> Any:
@@ -315,45 +305,10 @@ def _inherited_partition_expr(options: Mapping[str, Any], upstreams: Sequence[An
     if own is not None or options.get("partitions_def") is None:
         return own
     for upstream in upstreams:
-        found = _plain(_metadata_of(upstream).get(PARTITION_EXPR))
+        found = plain(_metadata_of(upstream).get(PARTITION_EXPR))
         if found is not None:
             return found
     return None
-
-
-def _check(spec: PacketAssetSpec) -> None:
-    owner = f"packet asset {spec.key.to_user_string()!r}"
-    function = spec.function
-    if not function.input_packet_schema:
-        raise DefinitionError(
-            f"{owner}: the function has no parameters, so there are no packets. Give it at least one."
-        )
-    refuse_reserved([*(spec.tag_columns or ()), *spec.carry, *spec.index_columns], owner)
-    unknown = sorted(set(spec.params) - set(function.input_packet_schema))
-    if unknown:
-        raise DefinitionError(
-            f"{owner}: params {unknown} are no parameters of {function.canonical_function_name!r}. Remove them."
-        )
-    kept = [*(spec.tag_columns or ()), *spec.index_columns, *spec.carry]
-    twice = sorted({name for name in kept if name in function.output_keys or kept.count(name) > 1})
-    if twice:
-        raise DefinitionError(
-            f"{owner}: columns {twice} would stand in the table twice (tags, index_column, carry, output_keys). Rename one."
-        )
-    if spec.match not in MATCH_POLICIES:
-        raise DefinitionError(f"{owner}: match={spec.match!r} is none of {', '.join(map(repr, MATCH_POLICIES))}.")
-    refuse_former_names(function, spec.match, owner)
-    if spec.capture < 0:
-        raise DefinitionError(f"{owner}: capture={spec.capture} is no number of bytes; give True, False or a number.")
-    if spec.retry_failed not in (None, *RETRY_FAILED):
-        raise DefinitionError(
-            f"{owner}: retry_failed={spec.retry_failed!r} is none of {', '.join(map(repr, RETRY_FAILED))}."
-        )
-    checked_max_failures(spec.max_failures, owner)
-    if spec.time_limit is not None and not 0 < spec.time_limit < math.inf:
-        f"{owner}: time_limit={spec.time_limit!r} is no number of seconds above 0; leave it out for no limit."
-    if spec.on_error not in ("raise", "continue"):
-        raise DefinitionError(f"{owner}: on_error={spec.on_error!r} is neither 'raise' nor 'continue'.")
 
 
 def code_version(function: PythonPacketFunction, match: MatchPolicy) -> str:

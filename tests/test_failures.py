@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,18 +98,48 @@ def test_failures_that_are_not_tried_again(tmp_path: Path) -> None:
     [
         ({"packet_retry": {"tries": 3}}, "tries"),
         ({"packet_retry": PacketRetry, "retry_failed": "all"}, "packet_retry"),
+        ({"packet_retry": True}, "packet_retry=True"),
+        ({"packet_retry": {"attempts": "3"}}, "attempts='3'"),
         ({"retry_failed": "never"}, "retry_failed='never'"),
+        *(({"time_limit": value}, "time_limit=") for value in ("5", True, 0, -1, math.nan, math.inf)),
+        *(({"capture": value}, "capture=") for value in ("100", None, 2.5, math.nan, -1)),
+        *(({"max_failures": value}, "max_failures=") for value in ("3", True, -1, math.nan, math.inf)),
+        *(({"max_concurrency": value}, "max_concurrency=") for value in ("3", True, False, 0, 1.5, math.nan)),
+        *(({"rate_limit": value}, "rate_limit=") for value in (10, True, "10", "9" * 400 + "/s")),
+        *(({option: 3}, f"{option}=3") for option in ("params", "rename", "executor_options", "match", "on_error")),
     ],
-    ids=["unknown", "class", "never"],
+    ids=lambda value: str(value)[:30],
 )
 def test_options_that_cannot_be_right(options: dict[str, Any], says: str) -> None:
-    """An option that is none is refused when the asset is defined, by its name."""
+    """An option that is none is refused when the asset is defined, by its name and that of the asset."""
+
+    async def failing(x: int) -> int:
+        return x
+
+    with pytest.raises(DefinitionError, match=says) as found:
+        asset_of(failing, **options)
+    assert re.match("packet asset .*'failing'", str(found.value))
+
+
+@pytest.mark.parametrize("options", [{"batch": "no"}, {"batch": True, "batch_size": True}, {"batch": True, "batch_size": "3"}, {"batch": True, "batch_size": 2.5}, {"version": 1}])  # fmt: skip
+def test_options_of_the_function_that_cannot_be_right(options: dict[str, Any]) -> None:
+    """An option that is one of the packet function is refused by its name and that of the function."""
+
+    def failing(x: list[int]) -> list[int]:
+        return x
+
+    with pytest.raises(DefinitionError, match=f"function 'failing': {[*options][-1]}="):
+        asset_of(failing, **options)
+
+
+def test_one_column_may_be_carried_as_it_is() -> None:
+    """`carry` takes one name, as `tag_columns` does."""
 
     def one(x: int) -> int:
         return x
 
-    with pytest.raises(DefinitionError, match=says):
-        asset_of(one, **options)
+    asset = packet_asset(one, inputs="rows", tag_columns="subject", output_keys="y", carry="site")
+    assert (asset.packet_asset_spec.tag_columns, asset.packet_asset_spec.carry) == (("subject",), ("site",))
 
 
 @dg.asset(name="numbers")

@@ -111,8 +111,10 @@ def checked_batch_size(batch: bool, size: int | None, owner: str) -> int:
     """Return how many packets a call gets at most; 0 for a function of one packet.
 
     Raises:
-        DefinitionError: it is no number from 1 on, or `batch` is not set.
+        DefinitionError: it is no number from 1 on, or `batch` is not set, or no truth value.
     """
+    if not isinstance(batch, bool):  # pyright: ignore[reportUnnecessaryIsInstance]  # users give anything
+        raise DefinitionError(f"{owner}: batch={batch!r}; give True, or leave it out.")
     if size is not None and (not isinstance(size, int) or size is True or size < 1):  # pyright: ignore[reportUnnecessaryIsInstance]  # users give anything
         raise DefinitionError(f"{owner}: batch_size={size!r} is no number of packets; give 1 or more.")
     if size is not None and not batch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -14,6 +14,7 @@ from orcapod_dagster.core.arrow import pc
 from orcapod_dagster.core.contexts import VARIATION_SCHEMA, Context
 from orcapod_dagster.core.converter import UTC_TIMESTAMP
 from orcapod_dagster.core.databases.base import ArrowDatabase
+from orcapod_dagster.core.errors import DefinitionError
 from orcapod_dagster.core.executors.capture import LogEntry
 from orcapod_dagster.core.hashing import PACKET_METHOD
 from orcapod_dagster.core.outcomes import Outcome
@@ -45,6 +46,17 @@ LOG_SCHEMA: Final = pa.schema(
 "stderr" or "log", which alone has `level` and `logger`. `time`: when the record was made, or the packet ended.
 """
 _LAST_CHARACTERS: Final = 2_000
+
+
+def checked_capture(given: Any, owner: str) -> int:
+    """Return how many bytes are kept of what a packet writes to a stream, of what users give for `capture`; 0 for none.
+
+    Raises:
+        DefinitionError: it is neither a truth value nor a whole number, 0 or more.
+    """
+    if isinstance(given, int) and given >= 0:
+        return LOG_BYTES if given is True else int(given)
+    raise DefinitionError(f"{owner}: capture={given!r} is no number of bytes; give True, False or a number.")
 
 
 class PacketLogs:

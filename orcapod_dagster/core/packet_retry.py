@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 from orcapod_dagster.core.error_kinds import WORKER_DEATH, is_any, kind_names
 from orcapod_dagster.core.errors import DefinitionError
@@ -34,7 +34,7 @@ class PacketRetry:
             together.
         max_delay: seconds that a delay has at most, without its jitter.
         exceptions: classes of exceptions, or their names, qualified or not, of which a failure must be one, or of one derived
-            from it. None of them means every `Exception` but the death of a worker, which was tried twice already.
+            from it; kept as their names, in a tuple. None of them means every `Exception` but the death of a worker, which was tried twice already.
 
     Raises:
         DefinitionError: names the attribute that cannot be right.
@@ -60,8 +60,9 @@ class PacketRetry:
             number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
             if not number or value < least:
                 raise DefinitionError(f"packet_retry: {name}={value!r}; give {expected}.")
+        given: Any = self.exceptions
         try:
-            names = kind_names(self._exceptions())
+            names = kind_names([given] if isinstance(given, (str, type)) else given)
         except TypeError as error:
             raise DefinitionError(f"packet_retry: exceptions: {error}. Give classes or their names.") from error
         object.__setattr__(self, "exceptions", names)
@@ -77,7 +78,7 @@ class PacketRetry:
             return value
         if isinstance(value, Mapping):
             known = [field.name for field in fields(cls)]
-            unknown = sorted(set(value) - set(known))
+            unknown = sorted(set(value) - set(known), key=str)
             if unknown:
                 raise DefinitionError(f"packet_retry: {unknown} are none of {known}. Remove them.")
             return cls(**value)
@@ -102,11 +103,7 @@ class PacketRetry:
 
     def names(self, kinds: Sequence[str]) -> bool:
         """Tell whether the exception is one of those that are named here; where none are, none is."""
-        return is_any(kinds, kind_names(self._exceptions()))
-
-    def _exceptions(self) -> Iterable[type[BaseException] | str]:
-        given: Any = self.exceptions
-        return [given] if isinstance(given, (str, type)) else given
+        return is_any(kinds, cast("tuple[str, ...]", self.exceptions))
 
     def pause(self, attempt: int) -> float:
         """Return how many seconds pass after the attempt of this number; another number each time."""

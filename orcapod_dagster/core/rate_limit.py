@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Iterable, Iterator
@@ -46,7 +47,7 @@ class RateLimit:
         if value is None or isinstance(value, cls):
             return value
         found = _TEXT.fullmatch(value.lower()) if isinstance(value, str) else None
-        if found is None or found[2] not in _UNITS or not float(found[1]):
+        if found is None or found[2] not in _UNITS or not 0 < float(found[1]) < math.inf:
             raise DefinitionError(
                 f'{owner}: rate_limit={value!r}; give a rate of packets, e.g. "60/min", "10/s" or "1000/h".'
             )

@@ -22,6 +22,8 @@ _VERSION: Final = re.compile(r"v?(\d+)\.(.+)")
 
 def parse_version(version: str, owner: str) -> tuple[int, str]:
     """Return major and minor version of `v<major>.<minor>`."""
+    if not isinstance(version, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # users give anything
+        raise DefinitionError(f"{owner}: version={version!r} is no text. Give 'v<major>.<minor>', e.g. 'v1.0'.")
     match = _VERSION.fullmatch(version)
     if match is None:
         raise ValueError(f"{owner}: version {version!r} is not 'v<major>.<minor>', e.g. 'v1.0'. Give both numbers.")

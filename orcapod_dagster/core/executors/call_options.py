@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from orcapod_dagster.core.errors import DefinitionError
 
 
 def _nobody(_rows: int) -> None:
@@ -49,3 +52,17 @@ class CallOptions:
     def for_workers(self) -> dict[str, Any]:
         """Return what a worker is told, as plain values, for it may know nothing of this package."""
         return {"time_limit": self.time_limit, "max_concurrency": self.max_concurrency, "batch_size": self.batch_size}
+
+
+def checked_time_limit(given: Any, owner: str) -> float | None:
+    """Return what users give for `time_limit`.
+
+    Raises:
+        DefinitionError: it is no finite number of seconds above 0.
+    """
+    number = isinstance(given, (int, float)) and not isinstance(given, bool)
+    if given is None or (number and 0 < given < math.inf):
+        return given
+    raise DefinitionError(
+        f"{owner}: time_limit={given!r} is no number of seconds above 0; give one, or leave it out for no limit."
+    )
