@@ -21,6 +21,8 @@ from orcapod_dagster.core.tag_texts import TAG_TYPE
 
 FAILED: Final = "FAILED"
 SKIPPED: Final = "SKIPPED"
+KEPT_FAILURES: Final = 100
+"""How many failures of a run are kept in memory to be told of; all are in the log."""
 _MAX_TEXT: Final = 20_000
 _OWN_FIELDS: Final = (
     pa.field(names.INPUT_HASH, pa.binary(), nullable=False),

@@ -1,7 +1,7 @@
 """FunctionPod: a stream of packets through cache and executor, results first and durable chunk by chunk.
 
 plan      hash the consumed columns, find hits, misses and the reason of each
-compute   run the misses in rounds, store results, at most about 5 s of finished work not yet durable
+compute   run the misses in rounds, store results; what is finished waits for that at most `waiting.FLUSH_SECONDS`
 assemble  the stream's rows with their results beside them, streamed from what is stored
 """
 
@@ -29,14 +29,14 @@ from orcapod_dagster.core.failure_policy import FailurePolicy
 from orcapod_dagster.core.files import FileMemory, FileReader
 from orcapod_dagster.core.identity import Environment
 from orcapod_dagster.core.interrupts import termination_put_off
-from orcapod_dagster.core.outcomes import Outcome, OutcomeLog
+from orcapod_dagster.core.outcomes import KEPT_FAILURES, Outcome, OutcomeLog
 from orcapod_dagster.core.packet_function import PythonPacketFunction
 from orcapod_dagster.core.packet_logs import PacketLogs
 from orcapod_dagster.core.plan_log import PlanLog
 from orcapod_dagster.core.planning import Hashed, Plan, Planner, positions
 from orcapod_dagster.core.progress import Progress
 from orcapod_dagster.core.rate_limit import RateLimit
-from orcapod_dagster.core.recording import KEPT_FAILURES, PodReport, Recorder
+from orcapod_dagster.core.recording import PodReport, Recorder
 from orcapod_dagster.core.result_cache import MatchPolicy, ResultCache, Snapshot
 from orcapod_dagster.core.settling import Chunk
 from orcapod_dagster.core.streams import PacketStream

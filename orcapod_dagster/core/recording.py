@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import pyarrow as pa
 
 from orcapod_dagster.core.code_store import CodeStore
 from orcapod_dagster.core.contexts import VARIATION_SCHEMA, Context
 from orcapod_dagster.core.datagrams import Datagram, new_record_ids
+from orcapod_dagster.core.errors import ExecutorError, StorageError
 from orcapod_dagster.core.execution_data import EXECUTION_DATA_SCHEMA, flatten_execution_data
 from orcapod_dagster.core.executors.base import PythonFunctionExecutorProtocol
 from orcapod_dagster.core.hashing import HASH_TYPE
 from orcapod_dagster.core.identity import Environment
 from orcapod_dagster.core.interrupts import interrupts_deferred
-from orcapod_dagster.core.outcomes import FAILED, SKIPPED, Outcome, OutcomeLog
+from orcapod_dagster.core.outcomes import FAILED, KEPT_FAILURES, SKIPPED, Outcome, OutcomeLog
 from orcapod_dagster.core.packet_function import PythonPacketFunction
 from orcapod_dagster.core.packet_logs import PacketLogs
 from orcapod_dagster.core.plan_log import PlanLog
@@ -25,8 +27,6 @@ from orcapod_dagster.core.planning import Plan
 from orcapod_dagster.core.result_cache import ResultCache
 from orcapod_dagster.core.settling import Chunk
 from orcapod_dagster.core.tag_texts import tags_as_text
-
-KEPT_FAILURES: Final = 100
 
 
 @dataclass(slots=True)
@@ -138,24 +138,22 @@ class Recorder:
             self._store_groups(plan, waiting, report)
 
     def _store_groups(self, plan: Plan, waiting: Sequence[Chunk], report: PodReport) -> None:
-        """Store finished work, one commit per execution context; logs first, so that no result is ever without them."""
-        groups: dict[int, list[Chunk]] = {}
-        contexts: dict[int, Context] = {}
-        for chunk in waiting:
-            context = self._context(plan, chunk.execution)
-            contexts[id(context)] = context
-            groups.setdefault(id(context), []).append(chunk)
+        """Store finished work, one commit per execution context; an error at one keeps none of the others from being stored."""
         errors: list[Exception] = []
-        for key, chunks in groups.items():
-            try:
-                self._store_chunks(plan, chunks, contexts[key], report)
-            except Exception as error:  # noqa: BLE001  # raised below; work of other executions may be stored all the same
-                errors.append(error)
-        self._cache.flush()
-        if errors:
-            raise errors[0]
+        groups: dict[str, list[Chunk]] = {}
+        for chunk in waiting:
+            with _gathered(errors):
+                groups.setdefault(self._context_key(chunk.execution), []).append(chunk)
+        for chunks in groups.values():
+            with _gathered(errors):
+                self._store_chunks(plan, chunks, report)
+        with _gathered(errors):
+            self._cache.flush()
+        _raise_all(errors, self._function.canonical_function_name)
 
-    def _store_chunks(self, plan: Plan, chunks: Sequence[Chunk], context: Context, report: PodReport) -> None:
+    def _store_chunks(self, plan: Plan, chunks: Sequence[Chunk], report: PodReport) -> None:
+        """Store finished work of one execution context; logs first, so that no result is ever without them."""
+        context = self._context(plan, chunks[0].execution)
         rows = pa.concat_arrays([chunk.rows for chunk in chunks])
         outputs = pa.Table.from_batches([c.outputs for c in chunks]).combine_chunks().to_batches()
         durations = [seconds for chunk in chunks for seconds in chunk.durations]
@@ -191,15 +189,60 @@ class Recorder:
             report.lost_logs += len(entries)
             report.lost_logs_reason = report.lost_logs_reason or f"{type(error).__name__}: {error}"
 
+    def _context_key(self, executor_data: Mapping[str, Any]) -> str:
+        """Return a text that is the same for the same execution data."""
+        with self._told_of_a_task():
+            return json.dumps({**(executor_data or self._executor.get_executor_data())}, sort_keys=True, default=str)
+
     def _context(self, plan: Plan, executor_data: Mapping[str, Any]) -> Context:
-        data = executor_data or self._executor.get_executor_data()
-        key = json.dumps(data, sort_keys=True, default=str)
+        key = self._context_key(executor_data)
         if key not in self._contexts:
-            execution = Datagram(flatten_execution_data(data, self._extra_info), EXECUTION_DATA_SCHEMA)
+            with self._told_of_a_task():
+                data = executor_data or self._executor.get_executor_data()
+                execution = Datagram(flatten_execution_data(data, self._extra_info), EXECUTION_DATA_SCHEMA)
+                execution.as_table()
             variation = Datagram(plan.variation, VARIATION_SCHEMA)
             self._contexts[key] = Context.of(variation, execution, self._environment().environment_hash)
         return self._contexts[key]
 
+    @contextmanager
+    def _told_of_a_task(self) -> Generator[None, None, None]:
+        """Tell what an executor says of a task, where it is no execution data, as the executor's error.
+
+        Raises:
+            ExecutorError: what is no mapping, or cannot be text.
+        """
+        try:
+            yield
+        except Exception as error:
+            raise ExecutorError(
+                f"Executor {self._executor.executor_type_id!r} says of a task of function {self._function.canonical_function_name!r} what is no "
+                f"execution data: {type(error).__name__}: {error}. The results of that task are not stored. Mend the executor: execution "
+                "data is a dict, by names, of texts, numbers, lists and dicts."
+            ) from error
+
     def context_row(self, plan: Plan, executor_data: Mapping[str, Any]) -> pa.RecordBatch:
         """Return variation and execution context as results of this pod would have them: one row of `CONTEXT_FIELDS`."""
         return self._context(plan, executor_data).rows(1)
+
+
+@contextmanager
+def _gathered(errors: list[Exception]) -> Generator[None, None, None]:
+    """Keep an error for later, when everything else was tried."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  # `_raise_all` raises it
+        errors.append(error)
+
+
+def _raise_all(errors: Sequence[Exception], function_name: str) -> None:
+    """Raise what kept finished work from being stored: one error as it is, several as one that tells all of them."""
+    told = {f"{type(error).__name__}: {error}": error for error in reversed(errors)}
+    if len(told) == 1:
+        raise errors[0]
+    if told:
+        lines = "\n".join(f"- {text}" for text in reversed(told))
+        raise StorageError(
+            f"function {function_name!r}: finished work could not be stored, for {len(told)} reasons. What none of them is about is stored; "
+            f"run again when they are mended.\n{lines}"
+        ) from errors[0]

@@ -13,7 +13,7 @@ from failing import MyExecutor, computed, pod_of, records, stream_of
 
 from orcapod_dagster.core.databases.delta import DeltaTableDatabase
 from orcapod_dagster.core.error_kinds import is_any
-from orcapod_dagster.core.errors import DefinitionError, StorageError
+from orcapod_dagster.core.errors import DefinitionError, ExecutorError, StorageError
 from orcapod_dagster.core.executors.base import BatchResult, RowBatch
 from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor
 from orcapod_dagster.core.executors.process_pool import ProcessPoolExecutor
@@ -166,32 +166,69 @@ def test_what_is_finished_is_stored_when_the_executor_fails() -> None:
     assert sorted(row["y"] for row in records(pod, "results")) == [10, 11]
 
 
-def test_what_one_worker_finished_is_stored_where_that_of_another_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each execution context is stored by itself: an error at one ends the run, and loses nothing of the others."""
+class TwoWorkers(MyExecutor):
+    """Gives two rows of each of some workers, which have these data of their own."""
 
-    class TwoWorkers(MyExecutor):
-        def run_rows(
-            self, fn: Callable[..., Any], batches: Iterable[RowBatch], **options: Any
-        ) -> Iterator[BatchResult]:
-            for start in (0, 2):
-                data = {"executor_type": "mine", "host": str(start)}
-                yield BatchResult(start, 2, [start, start + 1], [0.1, 0.1], (), data)
+    def __init__(self, *workers: Any) -> None:
+        super().__init__()
+        self._workers = workers
+
+    def run_rows(self, fn: Callable[..., Any], batches: Iterable[RowBatch], **options: Any) -> Iterator[BatchResult]:
+        for number, data in enumerate(self._workers):
+            start = 2 * number
+            yield BatchResult(start, 2, [start, start + 1], [0.1, 0.1], (), data)
+
+
+def test_what_one_worker_finished_is_stored_where_that_of_others_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each execution context is stored by itself: errors at some end the run, told together, and lose nothing of the others."""
 
     def work(x: int) -> int:
         return x
 
-    pod = pod_of(work, executor=TwoWorkers())
-    store_batch = pod.cache.store_batch
+    workers = [{"executor_type": "mine", "host": str(number)} for number in range(3)]
+    pod = pod_of(work, executor=TwoWorkers(*workers))
+    store_batch, flush = pod.cache.store_batch, pod.cache.flush
 
-    def refuse_first(hashes: pa.Array, batch: pa.RecordBatch, *rest: Any) -> Any:
-        if batch["y"][0].as_py() == 0:
-            raise StorageError("no room for these")
+    def refuse_some(hashes: pa.Array, batch: pa.RecordBatch, *rest: Any) -> Any:
+        if batch["y"][0].as_py() < most:
+            raise StorageError(f"no room for {batch['y'][0]}")
         return store_batch(hashes, batch, *rest)
 
-    monkeypatch.setattr(pod.cache, "store_batch", refuse_first)
-    with pytest.raises(StorageError, match="no room"):
-        computed(pod, 4)
-    assert sorted(row["y"] for row in records(pod, "results")) == [2, 3]
+    def refuse_flush() -> None:
+        flush()
+        raise StorageError("nor to sync")
+
+    monkeypatch.setattr(pod.cache, "store_batch", refuse_some)
+    most = 1
+    with pytest.raises(StorageError, match=r"^no room for 0$"):
+        computed(pod, 6)
+    assert sorted(row["y"] for row in records(pod, "results")) == [2, 3, 4, 5]
+    most = 3
+    monkeypatch.setattr(pod.cache, "flush", refuse_flush)
+    with pytest.raises(StorageError, match=r"(?s)3 reasons.*no room for 0\n.*no room for 2\n.*nor to sync") as found:
+        pod.compute(pod.plan(stream_of(6), force=True))
+    assert isinstance(found.value.__cause__, StorageError)
+    assert sorted(row["y"] for row in records(pod, "results")) == [2, 3, 4, 4, 5, 5]
+
+
+class Untold:
+    """What cannot be told as text."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("not told")
+
+
+@pytest.mark.parametrize("bad", [{"executor_type": "mine", 1: "a"}, {"executor_type": Untold()}, 7, {"host": "\ud800"}])
+def test_a_worker_that_says_nonsense_of_itself_loses_nothing_of_the_others(bad: Any) -> None:
+    """What an executor of users tells of a task may be no data: the run ends with that, by its name, and stores all other results."""
+
+    def work(x: int) -> int:
+        return x
+
+    pod = pod_of(work, executor=TwoWorkers({"executor_type": "mine", "host": "0"}, bad, {"executor_type": "mine"}))
+    with pytest.raises(ExecutorError, match="'mine' says of a task of function 'work' what is no execution data"):
+        computed(pod, 6)
+    assert sorted(row["y"] for row in records(pod, "results")) == [0, 1, 4, 5]
 
 
 def test_outcomes_of_an_earlier_release_stay_readable(tmp_path: Path) -> None:
