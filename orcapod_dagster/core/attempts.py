@@ -77,7 +77,7 @@ class Rounds:
                 self._held += held
                 if self._limit.watches_first:
                     done += [found.rows, pa.array([one.row for one in found.outcomes], pa.int64())]
-                self._limit.look(chunk, held)
+                self._limit.look(chunk, held, attempt)
                 yield chunk
                 self._limit.refuse()
                 if attempt == 1 and self._limit.doubts:

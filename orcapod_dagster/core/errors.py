@@ -76,13 +76,10 @@ class TooManyFailuresError(PacketFailuresError):
 
     Attributes:
         summary: the message without the failures. failures: the first ones, as `outcomes.Outcome`.
-        tried: packets that were called for the last time. failed: those of them that failed.
     """
 
     summary: str = ""
     failures: Sequence[Any] = ()
-    tried: int = 0
-    failed: int = 0
 
     @classmethod
     def of(cls, summary: str, failures: Sequence[Any]) -> Self:

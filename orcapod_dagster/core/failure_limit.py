@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from orcapod_dagster.core.errors import DefinitionError, TooManyFailuresError
-from orcapod_dagster.core.outcomes import FAILED, Outcome
+from orcapod_dagster.core.outcomes import FAILED, KEPT_FAILURES, Outcome
 from orcapod_dagster.core.settling import Chunk
 
 FIRST_PACKETS: Final = 20
 """Where so many first packets all fail with one class of errors, the run stops, unless `max_failures` says otherwise."""
-_KEPT: Final = 100
 
 
 def checked_max_failures(value: Any, owner: str) -> int | float | None:
@@ -57,17 +56,19 @@ class FailureLimit:
         self._owner = owner
         self._kinds: set[str] = set()
         self._expected = expected
-        self._tried = self._failed = self._alike = self._held = 0
+        self._tried = self._failed = self._waiting = self._alike = self._held = 0
         self._failures: list[Outcome] = []
         self.watches_first = max_failures is None
         """Whether all packets until now failed with one class of errors, and that counts."""
 
-    def look(self, chunk: Chunk, held: Sequence[Outcome]) -> None:
-        """Count finished work, and failures of packets that are tried again."""
+    def look(self, chunk: Chunk, held: Sequence[Outcome], attempt: int) -> None:
+        """Count finished work, and failures of packets that are tried again, of calls that were the packets' first, second, … ones."""
         failed = [one for one in chunk.outcomes if one.state == FAILED]
-        self._tried += len(chunk.rows) + len(chunk.outcomes)
+        finished = len(chunk.rows) + len(chunk.outcomes)
+        self._tried += finished
+        self._waiting += len(held) if attempt == 1 else -finished
         self._failed += len(failed)
-        self._failures.extend(failed[: _KEPT - len(self._failures)])
+        self._failures.extend(failed[: KEPT_FAILURES - len(self._failures)])
         if self.watches_first:
             surprises = [one for one in failed if one.row not in self._expected]
             waiting = [one for one in held if one.row not in self._expected]
@@ -92,26 +93,26 @@ class FailureLimit:
         Raises:
             TooManyFailuresError: says how many were called, what they failed with, and what to do.
         """
+        called = self._tried + self._waiting
         if self._most is not None:
             if self._failed > self._most:
                 raise self._error(
-                    f"{self._failed:,} of the {self._tried:,} packets that were called failed, and max_failures={self._said!r} "
+                    f"{self._failed:,} of the {called:,} packets that were called failed, and max_failures={self._said!r} "
                     f"allows {int(self._most):,} of {self._packets:,}"
                 )
         elif self.watches_first and self._alike >= self._first and self._tried < self._packets:
             (kind,) = self._kinds
             raise self._error(
-                f"the first {self._tried:,} of {self._packets:,} packets were called, none was computed or skipped, and {self._alike:,} "
+                f"the first {called:,} of {self._packets:,} packets were called, none was computed or skipped, and {self._alike:,} "
                 f"failed with {kind}"
             )
 
     def _error(self, what: str) -> TooManyFailuresError:
-        left = self._packets - self._tried
-        error = TooManyFailuresError.of(
-            f"{self._owner}: {what}, so the run stopped. {left:,} packets were not tried, or not for the last time, and are not failed. Everything that was "
-            "finished is stored. Mend the function, or what it needs, and run again. To go on whatever fails, give max_failures=1.0; or how "
-            "many packets may fail.",
+        left = self._packets - self._tried - self._waiting
+        again = f", and {self._waiting:,} that had failed were to be called again" if self._waiting else ""
+        return TooManyFailuresError.of(
+            f"{self._owner}: {what}, so the run stopped. {left:,} packets were not called, or not to their end{again}; these are not failed. "
+            "Everything that was finished is stored. Mend the function, or what it needs, and run again. To go on whatever fails, give "
+            "max_failures=1.0; or how many packets may fail.",
             self._failures,
         )
-        error.tried, error.failed = self._tried, self._failed
-        return error

@@ -33,7 +33,9 @@ def test_the_first_packets_fail_alike() -> None:
     ) as found:
         computed(pod, 300)
     assert "Traceback" in str(found.value)
-    assert (found.value.tried, found.value.failed) == (20, 20)
+    assert "20 failed with ConnectionRefusedError, so the run stopped. 280 packets were not called, or not to" in str(
+        found.value
+    )
     assert str(pickle.loads(pickle.dumps(found.value))) == str(found.value)
     assert len(records(pod, "outcomes")) == FIRST_PACKETS
     assert pod.plan(stream_of(300)).reasons.counts() == {"no earlier result": 280, "an earlier failure": 20}
@@ -111,6 +113,35 @@ def test_a_number_or_a_part(most: float, failed: int | None) -> None:
     with pytest.raises(TooManyFailuresError, match=f"{failed} of the {failed} packets that were called failed"):
         computed(pod, 100)
     assert len(records(pod, "outcomes")) == failed
+
+
+@pytest.mark.parametrize(
+    ("is_hopeless", "says"),
+    [
+        (
+            True,
+            r"2 of the 7 packets that were called failed.* 93 packets were not called.*, and 5 that had failed were",
+        ),
+        (
+            False,
+            r"2 of the 100 packets that were called failed.* 0 packets were not called.*, and 3 that had failed were",
+        ),
+    ],
+    ids=["in the first round", "in a later one"],
+)
+def test_packets_that_wait_for_another_attempt_were_called(is_hopeless: bool, says: str) -> None:
+    """A run that stops counts the packets whose failure was to be tried again among those that were called, and says how many."""
+
+    def work(x: int) -> int:
+        if x < 5:
+            raise ConnectionError(x)
+        if is_hopeless:
+            raise ValueError(x)
+        return x
+
+    policy = FailurePolicy(PacketRetry(attempts=2, delay=0.01, exceptions=[ConnectionError]), max_failures=1)
+    with pytest.raises(TooManyFailuresError, match=says):
+        computed(pod_of(work, failures=policy, **ONE_BY_ONE), 100)
 
 
 @pytest.mark.parametrize("back_after", [2, 9])
