@@ -14,6 +14,7 @@ import dagster as dg
 
 from orcapod_dagster._compat import configurable, fields_of
 from orcapod_dagster.core.errors import DefinitionError
+from orcapod_dagster.core.identity import variable_name
 from orcapod_dagster.core.worker_state import WorkerState
 from orcapod_dagster.spec import PacketAssetSpec
 
@@ -155,8 +156,8 @@ def _counted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _nameable(value: Any) -> Any:
     """Return a configured value as run configuration would say it; so that both ways to configure count alike."""
-    if type(value).__name__ in ("EnvVar", "IntEnvVar", "BoolEnvVar") and type(value).__module__.startswith("dagster"):
-        return {"env": value.env_var_name if hasattr(value, "env_var_name") else value.name}
+    if (variable := variable_name(value)) is not None:
+        return {"env": variable}
     if isinstance(value, dg.Config):
         return _counted({name: getattr(value, name) for name in type(value).model_fields})
     if isinstance(value, Mapping):

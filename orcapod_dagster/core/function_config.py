@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from orcapod_dagster.core.errors import DefinitionError
-from orcapod_dagster.core.identity import EnvironmentVariable, is_variable
+from orcapod_dagster.core.identity import EnvironmentVariable, variable_name
 
 
 def declarations_config(
@@ -63,8 +63,8 @@ def imported(module: str, qualname: str) -> Any:
 
 
 def _told(value: Any) -> dict[str, Any]:
-    if is_variable(value):
-        return {"environment": str.__str__(value)}
+    if (variable := variable_name(value)) is not None:
+        return {"environment": variable}
     if isinstance(value, Path):
         return {"path": str(value)}
     if isinstance(value, ModuleType):

@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 from edits import EDITS, write_project
 from test_edit_matrix import hash_all
@@ -560,6 +561,9 @@ def test_declared_functions_values_files_and_variables_count(tmp_path: Path, mon
         seen |= {hash_with(file), hash_with(file.parent), hash_with(EnvironmentVariable("MODE"))}
     monkeypatch.delenv("MODE")
     assert len(seen | {hash_with(EnvironmentVariable("MODE"))}) == 7
+    monkeypatch.setenv("MODE", "1")
+    variables: list[Any] = [EnvironmentVariable("MODE"), dg.EnvVar("MODE"), dg.EnvVar.int("MODE")]
+    assert len({hash_with(one) for one in variables} - seen) == 1
     with pytest.raises(DefinitionError, match=r"work.*depends_on names the file .*missing"):
         hash_with(tmp_path / "missing")
 

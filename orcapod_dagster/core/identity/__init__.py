@@ -14,7 +14,7 @@ from orcapod_dagster.core.identity.content import (
     function_code,
     function_content_hash,
 )
-from orcapod_dagster.core.identity.declared import EnvironmentVariable, is_variable
+from orcapod_dagster.core.identity.declared import EnvironmentVariable, variable_name
 from orcapod_dagster.core.identity.distributions import ENVIRONMENT_METHOD, Environment, environment_of
 from orcapod_dagster.core.identity.parts import CONTENT_METHOD, CodePart
 from orcapod_dagster.core.identity.returns import parameters_in, text_but_for_return
@@ -35,7 +35,7 @@ __all__ = [
     "function_code",
     "function_content_hash",
     "function_signature_hash",
-    "is_variable",
     "parameters_in",
     "text_but_for_return",
+    "variable_name",
 ]

@@ -72,22 +72,25 @@ def declare_states(walk: CodeWalk, states: Mapping[str, WorkerState], owner: str
 
 
 def _name_of(value: Any, position: int) -> str:
-    if is_variable(value):
-        return str.__str__(value)
+    if (variable := variable_name(value)) is not None:
+        return variable
     if isinstance(value, Path):
         return value.as_posix()
     return getattr(value, "__qualname__", None) or getattr(value, "__name__", None) or str(position)
 
 
-def is_variable(value: Any) -> bool:
-    """Tell whether a declared value is the name of an environment variable."""
-    # Dagster's EnvVar is a string that holds the name; core does not import Dagster.
-    return isinstance(value, EnvironmentVariable) or (isinstance(value, str) and type(value).__name__ == "EnvVar")
+def variable_name(value: Any) -> str | None:
+    """Return the name of the environment variable that a declared value stands for; `None` where it stands for itself."""
+    # Core does not import Dagster. Its EnvVar is a string that holds the name and refuses to be read; that of EnvVar.int() a number.
+    if isinstance(value, EnvironmentVariable) or (isinstance(value, str) and type(value).__name__ == "EnvVar"):
+        return str.__str__(value)
+    number: Any = value
+    return number.name if isinstance(value, int) and type(value).__name__ in ("IntEnvVar", "BoolEnvVar") else None
 
 
 def _content_of(value: Any, owner: str) -> Any:
-    if is_variable(value):
-        return ("environment", os.environ.get(str.__str__(value)))
+    if (variable := variable_name(value)) is not None:
+        return ("environment", os.environ.get(variable))
     if not isinstance(value, Path):
         return value
     if value.is_dir():
