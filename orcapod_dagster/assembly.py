@@ -265,6 +265,7 @@ class AssetTable:
         digested = [*assembly.kept, *assembly.outputs, names.RECORD_ID]
         values, records = _digests(assembly.scan(digested), len(assembly.kept))
         current, unchanged = self._current, False
+        of_packets = {} if assembly.index is None else {PACKETS: _digest_of_packets(assembly)}
         if (
             current is not None
             and current.num_rows == values.rows
@@ -273,7 +274,7 @@ class AssetTable:
             # Values, too: another engine may have changed them, and kept the ids of the records.
             standing = _digests(current.scan(digested), len(assembly.kept))
             same = [one.content_hash() for one in standing] == [values.content_hash(), records.content_hash()]
-            unchanged = same and not self._grown(assembly)
+            unchanged = same and not self._grown(assembly) and self._stands_for(of_packets)
         said: dict[str, str] = {
             **self._stamp(assembly.stream, assembly.store_state),
             DATA_VERSION: str(values.content_hash()),
@@ -284,7 +285,7 @@ class AssetTable:
             "orcapod.run_id": self._run_id,
         }
         if assembly.index is not None:
-            said |= {PACKETS: _digest_of_packets(assembly), RECORDS: str(records.content_hash())}
+            said |= {**of_packets, RECORDS: str(records.content_hash())}
         return AssetWrite(
             schema=assembly.schema,
             open_reader=assembly.open_reader,
@@ -293,6 +294,15 @@ class AssetTable:
             partition_columns=self._partition_expr,
             plain_columns=(names.RECORD_ID, names.INPUT_HASH),
         )
+
+    def _stands_for(self, of_packets: Mapping[str, str]) -> bool:
+        """Tell whether what the table's commit says of its packets is true still.
+
+        A generator's packet without rows may have come, or gone, and changed no row; by an old commit, each later run would take it
+        for new. Of plain functions, whose packets are the rows, there is nothing to say.
+        """
+        said = self._standing_commit() if of_packets else None
+        return said is None or of_packets.items() <= said.items()
 
     def _grown(self, assembly: Assembly) -> bool:
         """Tell whether an output has another type now, or may be null, for which the asset may have its table written anew."""

@@ -95,6 +95,23 @@ def test_a_changed_packet_replaces_its_rows(lake: Lake) -> None:
     assert [row[:3] for row in rows_of(lake)] == [(0, 0, "a"), (2, 0, "c")]
 
 
+def test_a_packet_without_rows_that_came_or_went_is_known_to_the_next_run(lake: Lake) -> None:
+    """Where packets without rows alone change, the table's commit says so, and the next run looks at nothing else."""
+    asset = words_asset()
+
+    def is_short(shown: Any) -> bool:
+        said = [entry.user_message for entry in lake.instance.all_logs(shown.run_id)]
+        return any("the table holds just these rows" in text for text in said)
+
+    lake.run(texts("a bb"), asset)
+    for values, computed in ((("a bb", ""), 1), (("a bb", "", " "), 1), (("a bb", " "), 0), (("a bb",), 0)):
+        first, second = lake.run(texts(*values), asset), lake.run(texts(*values), asset)
+        assert lake.counts(first, "words") == (len(values), len(values) - computed, computed, 0, 0)
+        assert [is_short(first), is_short(second)] == [False, True]
+        assert lake.metadata(second, "words")["orcapod/unchanged"] is True
+    assert [row[:3] for row in rows_of(lake)] == [(0, 0, "a"), (0, 1, "bb")]
+
+
 def test_all_rows_of_a_packet_or_none(lake: Lake) -> None:
     """A generator that raises after some rows has none; the other packets have theirs."""
     asset = words_asset(on_error="continue")
