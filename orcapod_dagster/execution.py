@@ -36,6 +36,7 @@ from orcapod_dagster.core.sources import DeltaSource, MemorySource, TableSource
 from orcapod_dagster.core.streams import PacketStream, StreamInput, ambiguous_columns
 from orcapod_dagster.desk_line import desk_line_of_run, here, status_line
 from orcapod_dagster.dry_run import plan_lines, plan_metadata
+from orcapod_dagster.partitions import plain
 from orcapod_dagster.progress_lines import ProgressLines
 from orcapod_dagster.recompute_guard import over_limit, refuse_recompute
 from orcapod_dagster.resource_parameters import with_resources_of_step
@@ -290,7 +291,7 @@ def tags_of(spec: PacketAssetSpec, graph: Any) -> tuple[str, ...]:
                 f"{spec.key.to_user_string()}: its tag columns are not known, for {key.to_user_string()} is no packet asset. "
                 "Give tag_columns=[...], the columns that say which row this is."
             )
-        found |= dict.fromkeys(getattr(tags, "value", tags))
+        found |= dict.fromkeys(plain(tags))
     return tuple(found)
 
 
@@ -395,7 +396,7 @@ def _partition_expr(context: dg.AssetExecutionContext, spec: PacketAssetSpec) ->
     for key in spec.inputs.values():
         found = graph.get(key).metadata.get(PARTITION_EXPR) if graph.has(key) else None
         if found is not None:
-            return getattr(found, "value", found)
+            return plain(found)
     return None
 
 

@@ -74,8 +74,7 @@ class Proposal:
         cache = ResultCache(self.database, result_path(self.function.uri))
         counting = Counting(self.function, cache, None, self.match, assumed)
         variation = self.function.get_function_variation_data()
-        environment = self.function.get_environment().environment_hash if self.match == "environment" else ""
-        snapshot = cache.snapshot(counting.constraints(variation, environment))
+        snapshot = cache.snapshot(counting.constraints(variation))
         return 0 if snapshot is None else len(snapshot.keys)
 
     def accept(self, *, reason: str, who: str | None = None) -> list[Acceptance]:

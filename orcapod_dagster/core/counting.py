@@ -23,7 +23,7 @@ from orcapod_dagster.core.databases.base import ArrowDatabase
 from orcapod_dagster.core.equivalence import Change, Related, equivalents, holds_for, touches
 from orcapod_dagster.core.errors import DefinitionError
 from orcapod_dagster.core.hashing import PACKET_METHOD
-from orcapod_dagster.core.identity import text_but_for_return
+from orcapod_dagster.core.identity import Environment, text_but_for_return
 from orcapod_dagster.core.outcomes import OutcomeLog
 from orcapod_dagster.core.packet_function import PythonPacketFunction
 from orcapod_dagster.core.result_cache import Constraints, MatchPolicy, ResultCache, match_constraints, record_schema
@@ -92,7 +92,12 @@ class Counting:
             self._contents[content_hash] = self._find_contents(content_hash, related)
         return self._contents[content_hash]
 
-    def constraints(self, variation: Mapping[str, str], environment: str) -> Constraints:
+    @functools.cached_property
+    def environment(self) -> Environment:
+        """The Python and the distributions that the function's code refers to; looked up when first asked, for that takes time."""
+        return self._function.get_environment()
+
+    def constraints(self, variation: Mapping[str, str], environment: str | None = None) -> Constraints:
         """Return what a stored result must have to count.
 
         Where further versions of the code count, the signature is not asked for. What it says of the parameters is in the
@@ -101,8 +106,10 @@ class Counting:
 
         Args:
             variation: what the function is.
-            environment: as `match_constraints` takes it.
+            environment: as `match_constraints` takes it; by default that of now, where the policy asks for it.
         """
+        if environment is None:
+            environment = self.environment.environment_hash if self._match == "environment" else ""
         wanted = match_constraints(self._match, variation, environment)
         found = self.contents(variation["function_content_hash"])
         if len(found) == 1:
@@ -110,9 +117,9 @@ class Counting:
         kept = {column: value for column, value in wanted.items() if column != names.SIGNATURE_HASH}
         return {**kept, names.CONTENT_HASH: tuple(sorted(found))}
 
-    def identity(self, variation: Mapping[str, str], environment: str) -> str:
+    def identity(self, variation: Mapping[str, str]) -> str:
         """Return a text that says which results count, to be compared by `covers`."""
-        wanted = self.constraints(variation, environment)
+        wanted = self.constraints(variation)
         values = {name: [value] if isinstance(value, str) else sorted(value) for name, value in wanted.items()}
         return json.dumps([[*self._cache.record_path, self._match, PACKET_METHOD], values], sort_keys=True)
 

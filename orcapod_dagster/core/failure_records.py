@@ -52,13 +52,10 @@ class FailureRecords:
         self._function = function
         self._cache = cache
         self._outcomes = outcomes
-        self._match: MatchPolicy = match
         self._counting = Counting(function, cache, outcomes, match)
 
     def _constraints(self) -> Constraints:
-        asked = self._match == "environment"
-        environment = self._function.get_environment().environment_hash if asked else ""
-        return self._counting.constraints(self._function.get_function_variation_data(), environment)
+        return self._counting.constraints(self._function.get_function_variation_data())
 
     def history(self) -> pa.Table:
         """Return all failures on record, of whatever code, the newest first; columns as `FAILURE_SCHEMA`."""

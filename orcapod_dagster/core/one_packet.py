@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from orcapod_dagster.core.execution_data import check_honours
-from orcapod_dagster.core.executors.base import PythonFunctionExecutorProtocol, RowBatch
+from orcapod_dagster.core.executors.base import PythonFunctionExecutorProtocol, run_one
 from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.executors.event_loop import EventLoopThread, call_in_thread
 from orcapod_dagster.core.executors.set_ups import states_here
@@ -35,11 +35,7 @@ def execute(
     if not state:
         return executor.execute_callable(function, values, logger=logger)
     check_honours(executor, ["state"], f"function {getattr(function, '__name__', function)!r}")
-    batch = RowBatch((), {name: [value] for name, value in values.items()}, 0, 1)
-    (result,) = executor.run_rows(function, [batch], call_options=CallOptions(state=state))
-    for failure in result.failures:
-        raise failure.error
-    return result.outputs[0]
+    return run_one(executor, function, values, call_options=CallOptions(state=state))
 
 
 async def execute_async(

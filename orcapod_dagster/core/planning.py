@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -124,7 +123,6 @@ class Planner:
         self._failures = failures
         self._blobs = blobs
         self._files = files
-        self._owner = f"function {function.canonical_function_name!r}"
 
     def plan(
         self, stream: PacketStream, hashed: Hashed | None = None, *, force: bool = False, limit: int | None = None
@@ -176,18 +174,14 @@ class Planner:
             stream, hashes, rows, invalid, skipped, failed, reasons, recomputed, variation, snapshot, found, looks
         )
 
-    @functools.cached_property
+    @property
     def environment(self) -> Environment:
         """The Python and the distributions that the function's code refers to."""
-        return self.function.get_environment()
+        return self.counting.environment
 
     def constraints(self, variation: Mapping[str, str]) -> Constraints:
         """Return what stored results must have so that they count."""
-        return self.counting.constraints(variation, self._environment_asked())
-
-    def _environment_asked(self) -> str:
-        # Which distributions are installed is asked only where it counts, for it takes time.
-        return self.environment.environment_hash if self.match == "environment" else ""
+        return self.counting.constraints(variation)
 
     def with_values(self, snapshot: Snapshot, found: pa.Array) -> pa.Array:
         """Return the positions of results, null where a result has lost a large value."""
@@ -203,7 +197,7 @@ class Planner:
 
     def identity(self) -> str:
         """Return a text that says which stored results count; `counting.covers` compares two."""
-        return self.counting.identity(self.function.get_function_variation_data(), self._environment_asked())
+        return self.counting.identity(self.function.get_function_variation_data())
 
     def hash(self, stream: PacketStream) -> Hashed:
         """Hash the consumed columns of every row, files by their content, and find the rows that cannot be computed."""

@@ -222,11 +222,7 @@ class PythonFunctionExecutorBase(ABC):
 
         By default one row of `run_rows`.
         """
-        batch = RowBatch((), {name: [value] for name, value in kwargs.items()}, 0, 1)
-        (result,) = self.run_rows(fn, [batch], executor_options=executor_options)
-        for failure in result.failures:
-            raise failure.error
-        return result.outputs[0]
+        return run_one(self, fn, kwargs, executor_options)
 
     async def async_execute_callable(
         self,
@@ -273,6 +269,21 @@ class PythonFunctionExecutorBase(ABC):
         Raises:
             ExecutorError: rows could not be run for a reason that is not the function's.
         """
+
+
+def run_one(
+    executor: PythonFunctionExecutorProtocol,
+    fn: Callable[..., Any],
+    kwargs: Mapping[str, Any],
+    executor_options: Mapping[str, Any] | None = None,
+    call_options: CallOptions = CallOptions(),  # noqa: B008  # immutable
+) -> Any:
+    """Call `fn(**kwargs)` as one row of `run_rows`, and return its value; its exception is raised unchanged."""
+    batch = RowBatch((), {name: [value] for name, value in kwargs.items()}, 0, 1)
+    (result,) = executor.run_rows(fn, [batch], executor_options=executor_options, call_options=call_options)
+    for failure in result.failures:
+        raise failure.error
+    return result.outputs[0]
 
 
 def nothing_until(moment: float, turn_seconds: float) -> Iterator[BatchResult]:
