@@ -24,9 +24,7 @@ from orcapod_dagster.core.packet_function import PythonPacketFunction
 from orcapod_dagster.core.planning import Plan, bind, consumed
 from orcapod_dagster.core.progress import Progress
 from orcapod_dagster.core.rate_limit import Meter, RateLimit
-from orcapod_dagster.core.reasons import (
-    EARLIER_FAILURE,
-)
+from orcapod_dagster.core.reasons import EARLIER_FAILURE
 from orcapod_dagster.core.settling import Settler
 from orcapod_dagster.core.streams import PacketStream
 

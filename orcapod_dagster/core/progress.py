@@ -33,7 +33,7 @@ class Progress:
         self.cached = cached
         self.computed = self.failed = self.skipped = self.tried_again = self.under_way = 0
         self._clock = clock
-        self._began = self._latest = clock()
+        self._began = clock()
         # When so many were done, about once a second; the first of them is where the window begins.
         self._samples: deque[tuple[float, int]] = deque([(self._began, 0)])
 
