@@ -103,7 +103,7 @@ def packet_asset(fn_or_packet_function: Callable[..., Any] | None = None, **opti
               `"environment"` (also Python's minor version and the distributions that the code refers to).
             - `on_error`: `"raise"` runs the rest, stores it, then fails the step and leaves the table as it was;
               `"continue"` materializes the rows that succeeded.
-            - `carry`: upstream columns to pass through beside the outputs.
+            - `carry`: the upstream column or columns to pass through beside the outputs.
             - `rename`: upstream column → parameter (or tag or carried column).
             - `params`: values that every packet gets; they enter the input hash. A `per_worker(...)` is made once per worker instead,
               and is no column. Nor is a parameter that is annotated with a Dagster resource: it gets the one of this key.
@@ -149,12 +149,12 @@ def _build(
     function: Callable[..., Any],
     *,
     inputs: InputLike | Sequence[InputLike] | Mapping[str, InputLike],
-    tag_columns: Sequence[str] | None = None,
+    tag_columns: str | Sequence[str] | None = None,
     output_keys: str | Sequence[str] | None = None,
     version: str = "v0.0",
     match: MatchPolicy = "content",
     on_error: OnError = "raise",
-    carry: Sequence[str] = (),
+    carry: str | Sequence[str] = (),
     rename: Mapping[str, str] | None = None,
     params: Mapping[str, Any] | None = None,
     executor_options: Mapping[str, Any] | None = None,
@@ -290,7 +290,7 @@ def _metadata_of(upstream: dg.AssetsDefinition | dg.AssetSpec | None) -> Mapping
 
 
 def _inherited_tags(
-    declared: Sequence[str] | None, upstreams: Sequence[dg.AssetsDefinition | dg.AssetSpec | None], inputs: int
+    declared: str | Sequence[str] | None, upstreams: Sequence[dg.AssetsDefinition | dg.AssetSpec | None], inputs: int
 ) -> tuple[str, ...] | None:
     if declared is not None:
         return names_of(declared)
