@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oldest edits dev check format faults bench compare clean
+.PHONY: help demo test test-oldest campaigns edits dev check format faults bench compare clean
 
 VENV ?= .venv
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
@@ -15,7 +15,8 @@ INSTALLED := $(VENV)/.orcapod-installed
 TESTS ?= tests
 PYTEST_OPTIONS ?=
 # Files of tests are spread over the cores; WORKERS=0 runs all in one process, for a debugger.
-WORKERS ?= auto
+# One more than there are cores, for some tests mostly wait.
+WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 OLDEST := .venv-oldest
 OLDEST_PYARROW := $(shell sed -n 's/^ *"pyarrow>=\([0-9]*\)",/\1.0.0/p' pyproject.toml)
 # What a version of Python or pyarrow can change: conversion, hashes, identity, the engine.
@@ -31,13 +32,13 @@ demo: $(INSTALLED) ## Materialize the example project three times and show what 
 	@$(BIN)/python -m example_project.demo
 
 test: $(INSTALLED) ## Run the tests.
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(PYTEST_OPTIONS) $(TESTS)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_OPTIONS) $(TESTS)
 
 test-oldest: $(OLDEST)/.orcapod-installed ## Run what versions can change with the oldest pyarrow; on another Python: PYTHON=...
-	@$(OLDEST)/bin/python -m pytest -q -n $(WORKERS) --dist loadfile -m 'not slow' $(VERSION_TESTS)
+	@$(OLDEST)/bin/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m 'not slow' $(VERSION_TESTS)
 
 edits: $(INSTALLED) ## Run the matrices of edits in full: in both layouts, in the process pool, and a third on Ray.
-	@EDITS=full $(BIN)/python -m pytest -q tests/test_edit_runs.py
+	@CAMPAIGNS=full $(BIN)/python -m pytest -q tests/test_edit_runs.py
 
 dev: $(INSTALLED) $(DAGSTER_HOME)/dagster.yaml ## Open the example project in the Dagster UI.
 	@DAGSTER_HOME="$(DAGSTER_HOME)" PATH="$(abspath $(BIN)):$$PATH" $(BIN)/dagster dev
@@ -51,11 +52,14 @@ format: $(INSTALLED) ## Format the code and mend what the linter can mend.
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
 
+campaigns: $(INSTALLED) ## Run every test in its long form, the fault campaigns and the matrices of edits included; some hours.
+	@CAMPAIGNS=full $(BIN)/python -m pytest -q -s tests
+
 faults: $(INSTALLED) ## Run all fault campaigns in full; about two hours.
-	@FAULTS=full $(BIN)/python -m pytest -q -s tests/faults
+	@CAMPAIGNS=full $(BIN)/python -m pytest -q -s tests/faults
 
 faults-%: $(INSTALLED) ## Run one fault campaign in full: tests/faults/test_%.py.
-	@FAULTS=full $(BIN)/python -m pytest -q -s tests/faults/test_$*.py
+	@CAMPAIGNS=full $(BIN)/python -m pytest -q -s tests/faults/test_$*.py
 
 bench: $(INSTALLED) ## Print the benchmarks.
 	@set -e; for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script; done

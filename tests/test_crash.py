@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from campaigns import long_param
 from deltalake import DeltaTable
 
 SCRIPT = textwrap.dedent(
@@ -63,8 +64,11 @@ def wait_for(root: Path, wanted: int, process: subprocess.Popen[bytes], seconds:
 
 @pytest.mark.parametrize(
     ("rows", "pause", "kill_after", "most_again"),
-    [(12, 1.0, 8, 6), (400_000, 0.0, 250_000, 270_000), (3_000, 0.002, 2_000, 2_000)],
-    ids=["slow rows", "fast rows", "millisecond rows"],
+    [
+        long_param(12, 1.0, 8, 6, id="slow rows"),
+        long_param(400_000, 0.0, 250_000, 270_000, id="fast rows"),
+        pytest.param(3_000, 0.002, 2_000, 2_000, id="millisecond rows"),
+    ],
 )
 def test_sigkill_costs_at_most_five_seconds_of_work(
     tmp_path: Path, rows: int, pause: float, kill_after: int, most_again: int

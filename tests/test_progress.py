@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 import pytest
+from campaigns import long_param
 from desk_project import Project, source
 from ray_clusters import small_cluster
 
@@ -56,7 +57,7 @@ def run(
     return project, [(entry.timestamp, entry.user_message) for entry in own]
 
 
-@pytest.mark.parametrize("executor", EXECUTORS)
+@pytest.mark.parametrize("executor", [long_param(*EXECUTORS[0].values, id="local"), *EXECUTORS[1:]])
 @pytest.mark.usefixtures("ray_cluster")
 def test_slow_packets(tmp_path: Path, executor: PacketExecutorResource) -> None:
     """While packets of 12 s run, there is a line at least every 10 s, which says how many are under way; at the end a summary."""

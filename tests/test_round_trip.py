@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from campaigns import rounds
 from hypothesis import HealthCheck, given, settings
 from python_types import columns, same
 
@@ -16,7 +17,7 @@ from orcapod_dagster.core.hashing import hash_rows
 from orcapod_dagster.core.sources import DeltaSource
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=rounds(100, 1000), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(columns())
 def test_python_to_arrow_and_back(column: tuple[Any, list[Any]]) -> None:
     """Values of any nested type come back equal and of the same class, from the declared Arrow type; also in slices."""
@@ -31,7 +32,7 @@ def test_python_to_arrow_and_back(column: tuple[Any, list[Any]]) -> None:
     assert converter.misfits(array, hint) is None
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=rounds(100, 1000), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(columns())
 def test_conform_changes_nothing_that_fits(column: tuple[Any, list[Any]]) -> None:
     """A column that was made of the parameter's own type conforms to it unchanged, with the same hashes, in any chunking."""
@@ -50,7 +51,7 @@ def lake() -> Any:
         yield folder
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=rounds(30, 300), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(columns())
 def test_through_delta(lake: str, column: tuple[Any, list[Any]]) -> None:
     """Values of any nested type come back from a Delta table equal, with the hashes and the schema they went with."""

@@ -18,6 +18,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 import pytest
+from campaigns import long_form
 from deltalake import DeltaTable
 
 from orcapod_dagster import ProcessPoolExecutorResource, RayExecutorResource, packet_asset, packet_resources
@@ -193,6 +194,7 @@ def member() -> tuple[subprocess.Popen[str], str]:
 
 
 @pytest.mark.ray
+@long_form
 def test_a_cluster_outlives_who_started_it(short_folder: Path) -> None:
     """When the first member is killed, others go on with the cluster; when its keeper is, all of it goes, and who comes has a new one."""
     pytest.importorskip("ray", reason="the extra 'ray' is not installed")

@@ -29,6 +29,8 @@ from orcapod_dagster.core.executors.process_pool import ProcessPoolExecutor
 from orcapod_dagster.testing.executor_states import Machine, noted, use
 from orcapod_dagster.testing.executors import ExecutorConformance, gather, make_batches
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _cores_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

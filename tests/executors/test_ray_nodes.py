@@ -10,6 +10,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from campaigns import long_form, long_param
 
 pytest.importorskip("ray", reason="the extra 'ray' is not installed")
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -101,16 +102,16 @@ def run(tmp_path_factory: pytest.TempPathFactory, text: str) -> list[str]:
 @pytest.mark.parametrize(
     "how",
     [
-        "third.kill_all_processes(check_alive=False, allow_graceful=False)",
-        "cluster.remove_node(third, allow_graceful=True)",
+        pytest.param("third.kill_all_processes(check_alive=False, allow_graceful=False)", id="killed"),
+        long_param("cluster.remove_node(third, allow_graceful=True)", id="drained"),
     ],
-    ids=["killed", "drained"],
 )
 def test_a_node_that_is_lost_costs_no_packet(tmp_path_factory: pytest.TempPathFactory, how: str) -> None:
     """Tasks are placed by resources; when one of three nodes goes, in the middle, all rows have their value, and none fails."""
     assert "ok" in run(tmp_path_factory, LOST.replace("HOW", how))
 
 
+@long_form
 def test_a_cluster_that_is_gone_is_an_executor_error(tmp_path_factory: pytest.TempPathFactory) -> None:
     """When the head goes, the run ends at once with an error of its own, and its process lives on."""
     said = run(tmp_path_factory, GONE)

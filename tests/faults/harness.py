@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -14,13 +13,6 @@ import pyarrow.compute as pc
 from orcapod_dagster.core import delta
 from orcapod_dagster.core.columns import INPUT_HASH, RECORD_ID
 from orcapod_dagster.core.sources import DeltaSource
-
-FULL = os.environ.get("FAULTS") == "full"
-
-
-def rounds(short: int, full: int) -> int:
-    """Return how often, or how many seconds: short with the tests, full by `make faults`."""
-    return full if FULL else short
 
 
 def say(text: str) -> None:

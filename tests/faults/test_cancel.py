@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
+from campaigns import long_param, rounds
 
-from faults.harness import check_results, check_squares, rounds, say
+from faults.harness import check_results, check_squares, say
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +30,6 @@ STORED_SECONDS = 10.0
 """Within so long, what is computed is stored."""
 LEAVE_SECONDS = 10.0
 """Within so long, the process is gone; one to two seconds are the interpreter's own end."""
-BY_SIGNAL = [signal.SIGINT, signal.SIGTERM, signal.SIGKILL]
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +52,13 @@ def ray_address() -> Iterator[str]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(params=["local", "pool", "ray"])
+EXECUTORS = ["local", "pool", "ray"]
+BY_SIGNAL = [signal.SIGTERM, signal.SIGKILL, signal.SIGINT]
+
+
+@pytest.fixture
 def environment(request: pytest.FixtureRequest) -> dict[str, str]:
-    """What says where the packets run."""
+    """What says where the packets run, on the executor that the test names."""
     found = {"CANCELLED_ON": request.param, "CANCELLED_ROWS": str(ROWS), "PYTHONPATH": os.pathsep.join(sys.path)}
     if request.param == "ray":
         found["RAY_AUTH_MODE"] = "disabled"
@@ -139,12 +143,20 @@ def complete(root: Path, environment: dict[str, str]) -> None:
     check_squares(root, ROWS)
 
 
-@pytest.mark.parametrize("by", BY_SIGNAL, ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    ("environment", "by"),
+    [
+        (pytest.param if BY_SIGNAL.index(by) == EXECUTORS.index(on) else long_param)(on, by, id=f"{on}-{by.name}")
+        for on in EXECUTORS
+        for by in BY_SIGNAL
+    ],
+    indirect=["environment"],
+)
 def test_signals(tmp_path: Path, environment: dict[str, str], by: signal.Signals) -> None:
     """What is finished is stored within 10 s, no process is left, and no durable result is computed again."""
     pick = random.Random(by)
     lost, seconds = [], []
-    for number in range(rounds(2, 20)):
+    for number in range(rounds(1, 20)):
         root = tmp_path / str(number // 4)
         process = run(root, environment)
         wait_for_some(root, process, pick)
@@ -155,7 +167,7 @@ def test_signals(tmp_path: Path, environment: dict[str, str], by: signal.Signals
         check_stored(root, since)
         assert seconds[-1] < LEAVE_SECONDS
         lost.append(check_left(root, flushed=by != signal.SIGKILL))
-        if number % 4 == 3 or number == rounds(2, 20) - 1:
+        if number % 4 == 3 or number == rounds(1, 20) - 1:
             complete(root, environment)
     say(
         f"{environment['CANCELLED_ON']}, {by.name}: {len(lost)} times, gone after {max(seconds):.1f} s at most; finished and not stored: "
@@ -255,6 +267,7 @@ def cancelled_after(server: Webserver, root: Path, pick: random.Random) -> float
     return seconds
 
 
+@pytest.mark.parametrize("environment", [long_param("local"), "pool", long_param("ray")], indirect=True)
 def test_dagsters_cancel(tmp_path: Path, environment: dict[str, str]) -> None:
     """A run that is terminated as the UI does it is cancelled, with the same promises."""
     pick = random.Random(4)

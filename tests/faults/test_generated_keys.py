@@ -1,6 +1,6 @@
 """Generated asset and partition keys, made to lead elsewhere: each write changes its own table and partition, nothing else.
 
-The short form runs with the tests; FAULTS=full, by `make faults`, writes 10,000 different keys.
+The short form runs with the tests; the long form writes 10,000 different keys.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 import dagster as dg
 import pyarrow as pa
 import pytest
+from campaigns import FULL
 from dagster._core.definitions.scoped_resources_builder import ScopedResourcesBuilder
 
 from orcapod_dagster import DeltaLakeIOManager
@@ -21,7 +22,6 @@ from orcapod_dagster.core.sources import DeltaSource
 from orcapod_dagster.core.verify import verify
 
 pytestmark = pytest.mark.slow
-FULL = os.environ.get("FAULTS") == "full"
 KEYS = 10_000 if FULL else 300
 BATCH = 50
 PARTITIONS = 50 if FULL else 15

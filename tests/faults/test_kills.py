@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from campaigns import FULL, rounds
 
 from faults import workers
-from faults.harness import FULL, check_results, check_squares, finish, rounds, say, start, table_of
+from faults.harness import check_results, check_squares, finish, say, start, table_of
 from orcapod_dagster.core.columns import INPUT_HASH
 
 pytestmark = pytest.mark.slow

@@ -11,9 +11,10 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from campaigns import rounds
 
 from faults import workers
-from faults.harness import finish, rounds, rows_of, say, start
+from faults.harness import finish, rows_of, say, start
 from orcapod_dagster.core import delta
 
 pytestmark = pytest.mark.slow

@@ -7,9 +7,10 @@ from typing import Any
 
 import pyarrow.compute as pc
 import pytest
+from campaigns import rounds
 
 from faults import workers
-from faults.harness import finish, rounds, start, table_of
+from faults.harness import finish, start, table_of
 
 pytestmark = pytest.mark.slow
 

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from campaigns import FULL, rounds
 from deltalake import DeltaTable
 
 from faults import workers
-from faults.harness import FULL, finish, rounds, start, table_of
+from faults.harness import finish, start, table_of
 
 pytestmark = pytest.mark.slow
 

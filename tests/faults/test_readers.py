@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from campaigns import rounds
 
 from faults import workers
-from faults.harness import finish, rounds, start
+from faults.harness import finish, start
 
 pytestmark = pytest.mark.slow
 

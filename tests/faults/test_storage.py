@@ -12,9 +12,10 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from campaigns import FULL, rounds
 
 from faults import refusals, workers
-from faults.harness import FULL, rounds, say, start, table_of
+from faults.harness import say, start, table_of
 from orcapod_dagster.core import delta
 
 pytestmark = pytest.mark.slow

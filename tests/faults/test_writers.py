@@ -10,9 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from campaigns import rounds
 
 from faults import workers
-from faults.harness import acknowledged, check_results, finish, rounds, start, table_of
+from faults.harness import acknowledged, check_results, finish, start, table_of
 from orcapod_dagster.core.columns import INPUT_HASH
 from orcapod_dagster.core.hashing import hash_rows
 
