@@ -60,19 +60,10 @@ CASES = [
 """In the short form, every third edit in one layout; the hashes of all, in all layouts, are in test_edit_matrix.py."""
 FAIL_THEN = {"field of a TypedDict that names the output", "alias in a field of a TypedDict"}
 """Edits after which the function does not return the type that it declares."""
-WORKER_MISSES = {
-    "submodule that another module imported": "a worker lacks the submodule, where the package lies beside a loose file"
-}
-"""Edits of projects that do not run in workers as they do here, among plain modules."""
 SEEN = [case for case in CASES if case.layout not in case.edit.misses and case.edit.name not in FAIL_THEN]
 """Cases that end alike wherever they run."""
-LOST = [case for case in SEEN if case.edit.name in WORKER_MISSES and case.layout == "modules"]
-POOLED = [case for n, case in enumerate(SEEN) if FULL or n % 20 == 0 or case.edit.name in CALLABLES or case in LOST]
-ON_RAY = [
-    case
-    for n, case in enumerate(SEEN)
-    if case not in LOST and (case.edit.name in CALLABLES or (n % 3 == 0 if FULL else n % 40 == 20))
-]
+POOLED = [case for n, case in enumerate(SEEN) if FULL or n % 20 == 0 or case.edit.name in CALLABLES]
+ON_RAY = [case for n, case in enumerate(SEEN) if case.edit.name in CALLABLES or (n % 3 == 0 if FULL else n % 40 == 20)]
 RAY = importlib.util.find_spec("ray") is not None
 
 _COLUMNS = "the output columns changed"
@@ -192,12 +183,11 @@ def matrix(tmp_path_factory: pytest.TempPathFactory) -> Matrix:
     return Matrix(tmp_path_factory.mktemp("matrix"))
 
 
-def params(cases: list[Case], *, misses: bool = False, lost: bool = True) -> list[Any]:
-    """Return a parameter per case; what is known to be missed, or lost in workers, must be so still, where that is told."""
+def params(cases: list[Case], *, misses: bool = False) -> list[Any]:
+    """Return a parameter per case; what is known to be missed must be so still, where that is told."""
     found: list[Any] = []
     for case in cases:
         reason = case.edit.misses.get(case.layout) if misses else None
-        reason = WORKER_MISSES[case.edit.name] if lost and case in LOST else reason
         marks = [] if reason is None else [pytest.mark.xfail(reason=reason, strict=True)]
         found.append(pytest.param(case, id=f"{case.edit.name}-{case.layout}", marks=marks))
     return found
@@ -213,7 +203,7 @@ def test_each_project_runs(matrix: Matrix, case: Case) -> None:
 
 
 @pytest.mark.parametrize(
-    "case", params([case for case in CASES if case.edit not in EDITS and case.edit.name not in TYPES_ONLY], lost=False)
+    "case", params([case for case in CASES if case.edit not in EDITS and case.edit.name not in TYPES_ONLY])
 )
 def test_edits_are_what_they_say(matrix: Matrix, case: Case) -> None:
     """The function gives other results after an edit of the reviewer that counts, and the same after one that does not."""

@@ -19,6 +19,8 @@ import threading
 import weakref
 
 import travelling.deep.tools
+import travelling.plain.tools
+from travelling import plain
 
 LOCK, AGAIN = threading.Lock(), threading.RLock()
 SEEN = weakref.WeakValueDictionary()
@@ -39,6 +41,10 @@ def by_dotted_name(x):
     return travelling.deep.tools.scale(x)
 
 
+def by_package_without_init(x):
+    return x + plain.tools.PLUS
+
+
 def by_lock(x):
     with LOCK, AGAIN:
         return x + 1
@@ -52,15 +58,23 @@ def by_weak_table(x):
     return len(SEEN)
 """,
     "deep/__init__.py": "",
+    "plain/tools.py": "PLUS = 1\n",
     "deep/tools.py": "import travelling.work\n\n\ndef scale(x):\n    return x * travelling.work.FACTOR\n",
 }
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"), [("by_dotted_name", 6), ("by_lock", 4), ("by_dispatch", "int"), ("by_weak_table", 0)]
+    ("name", "expected"),
+    [
+        ("by_dotted_name", 6),
+        ("by_package_without_init", 4),
+        ("by_lock", 4),
+        ("by_dispatch", "int"),
+        ("by_weak_table", 0),
+    ],
 )
 def test_modules_locks_and_weak_tables_travel(tmp_path: Path, monkeypatch, name: str, expected: object) -> None:
-    """Modules that import one another go by value; locks arrive free, weak tables empty, dispatching functions whole."""
+    """Modules that import one another, and packages without `__init__.py`, go by value; locks arrive free, weak tables empty, dispatching functions whole."""
     for file, text in FILES.items():
         path = tmp_path / "travelling" / file
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -35,8 +35,8 @@ def own_modules(function: Callable[..., Any]) -> list[ModuleType]:
     if "." in name or hasattr(own, "__path__"):
         top = name.partition(".")[0]
         return [m for m in _loaded() if m.__name__.partition(".")[0] == top and _is_own(m)]
-    directory = Path(own.__file__ or "").resolve().parent
-    return [m for m in _loaded() if _is_own(m) and Path(m.__file__ or "").resolve().is_relative_to(directory)]
+    directory = Path(_places(own)[0]).resolve().parent
+    return [m for m in _loaded() if _is_own(m) and Path(_places(m)[0]).resolve().is_relative_to(directory)]
 
 
 @contextmanager
@@ -60,8 +60,14 @@ def _loaded() -> list[ModuleType]:
 
 
 def _is_own(module: ModuleType) -> bool:
+    places = _places(module)
+    return module.__name__.partition(".")[0] != _PACKAGE and bool(places) and not any(map(_is_installed, places))
+
+
+def _places(module: ModuleType) -> list[str]:
+    """Return the file of a module, or the folders of a package without an `__init__.py`; of a built-in one nothing."""
     file = getattr(module, "__file__", None)
-    return module.__name__.partition(".")[0] != _PACKAGE and isinstance(file, str) and not _is_installed(file)
+    return [file] if isinstance(file, str) else [str(folder) for folder in getattr(module, "__path__", ())]
 
 
 # Kept, because resolving the paths of two thousand loaded modules takes as long as many tasks.

@@ -50,7 +50,10 @@ def _pickler_of(cloudpickle: Any) -> Any:
             return make, arguments
         # The contents come later, for modules that know one another would have no first.
         name, contents = arguments
-        return make, (name, {}), {key: item for key, item in contents.items() if key not in _LEFT_OUT}
+        found = {key: item for key, item in contents.items() if key not in _LEFT_OUT}
+        if "__path__" in found:
+            found["__path__"] = list(found["__path__"])  # that of a package without `__init__.py` cannot be pickled
+        return make, (name, {}), found
 
     def reduce_code(code: CodeType) -> Any:
         make, arguments = known[CodeType](code)
