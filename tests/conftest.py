@@ -1,11 +1,18 @@
 """Settings of all tests."""
 
+import signal
+
 import pytest
 from hypothesis import settings
 
 # How long one example takes says something about the machine and its load, nothing about the code.
 settings.register_profile("orcapod", deadline=None)
 settings.load_profile("orcapod")
+
+# What a shell starts in the background, or `nohup`, ignores Ctrl-C, and so does every process that it starts: tests that send it would
+# wait for nothing.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
