@@ -113,9 +113,9 @@ def tell_time(x: int) -> float:  # noqa: ARG001  # called with a row as any othe
 
 
 def sleep_long(x: int) -> int:
-    """Take a minute, but for the first row."""
+    """Take ten minutes, but for the first row."""
     if x > 0:
-        time.sleep(60)
+        time.sleep(600)
     return x
 
 
@@ -358,9 +358,9 @@ class ExecutorConformance(
     def test_close_cancels(self) -> None:
         """Closing after the first result ends what runs; the executor works on afterwards."""
         executor = self.make_executor()
-        began = time.monotonic()
         results = executor.run_rows(sleep_long, make_batches(range(50)), call_options=CallOptions(slice_seconds=0.0))
         first = next(results)
+        began = time.monotonic()
         results.close()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]  # it is a generator
         assert first.outputs == [0]
         assert gather(executor.run_rows(double, make_batches([4])), 1)[0] == [8]

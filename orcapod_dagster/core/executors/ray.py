@@ -275,12 +275,13 @@ class _Run(TaskRun):
         """Stop what still runs: first asked, and after a second by the end of its worker process."""
         if not running or self._cluster.is_gone or not self._ray.is_initialized():
             return
-        awaited = [task.awaited for task in running]
-        for one in awaited:
-            self._ray.cancel(one, force=False)
-        _, left = self._ray.wait(awaited, num_returns=len(awaited), timeout=_CANCEL_SECONDS)
-        for one in left:
-            self._ray.cancel(one, force=True)
+        for task in running:
+            self._ray.cancel(task.awaited, force=False)
+        # A generator is ready as soon as it has one more value; its task may go on for long.
+        ends = {task.awaited.completed() if task.streams else task.awaited: task for task in running}
+        _, left = self._ray.wait([*ends], num_returns=len(ends), timeout=_CANCEL_SECONDS)
+        for end in left:
+            self._ray.cancel(ends[end].awaited, force=True)
 
 
 class _Task:
@@ -291,12 +292,14 @@ class _Task:
         announces: whether it says first that it begins. answers_often: whether it gives several values.
 
     Attributes:
+        streams: whether Ray's reference is a generator.
         began: when it did, by `time.monotonic`; of one that does not say so, when it was sent.
     """
 
     def __init__(self, awaited: Any, *, announces: bool = False, answers_often: bool = False) -> None:
         self.awaited = awaited
         self.announces = announces
+        self.streams = announces or answers_often
         self.began = time.monotonic()
         self._value: Any = None if announces or answers_often else awaited
 
