@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-import tempfile
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecu
 from orcapod_dagster.core.executors.call_options import CallOptions
 
 
-def change_directory(x: int) -> str:  # noqa: ARG001  # called with a row as any other
+def change_directory(x: int, *, to: str) -> str:  # noqa: ARG001  # called with a row as any other
     """Tell the working directory, and leave for another."""
     found = str(Path.cwd())
-    os.chdir(tempfile.gettempdir())
+    os.chdir(to)
     return found
 
 
@@ -39,11 +40,27 @@ def change_signals(x: int) -> bool:  # noqa: ARG001  # called with a row as any 
     return found
 
 
-def fork(x: int) -> int:
-    """Fork in the first rows; the child comes back as its parent does."""
+def fork(x: int, *, children: Path) -> int:
+    """Fork in the first rows, and note the child, which comes back as its parent does."""
     if x < 4:
-        os.fork()
+        child = os.fork()
+        if child:
+            (children / str(child)).touch()
     return x
+
+
+def has_ended(process: int) -> bool:
+    """Tell whether a process is gone, or nothing of it is left but its exit code."""
+    with contextlib.suppress(ChildProcessError):
+        return os.waitpid(process, os.WNOHANG)[0] == process
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return False
 
 
 def leave_threads(x: int) -> int:
@@ -80,12 +97,12 @@ class ExecutorHostilityConformance(ABC):
         assert starts == list(range(rows))
         return [output for result in found for output in result.outputs], found
 
-    def test_the_working_directory_is_put_back(self) -> None:
+    def test_the_working_directory_is_put_back(self, tmp_path: Path) -> None:
         """A row that changes the working directory changes it for its slice of rows at most, and not for this process."""
         before = str(Path.cwd())
-        outputs, _ = self.outputs_of(change_directory, 6)
+        outputs, _ = self.outputs_of(partial(change_directory, to=str(tmp_path)), 6)
         assert len(set(outputs)) <= 2  # of each worker's own, if it has one
-        assert str(Path(tempfile.gettempdir()).resolve()) not in {str(Path(one).resolve()) for one in outputs}
+        assert str(tmp_path.resolve()) not in {str(Path(one).resolve()) for one in outputs}
         assert str(Path.cwd()) == before
 
     def test_signal_handlers_are_put_back(self) -> None:
@@ -95,11 +112,23 @@ class ExecutorHostilityConformance(ABC):
         assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)] == before
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
-    def test_a_forked_child_does_not_go_on(self) -> None:
+    def test_a_forked_child_does_not_go_on(self, tmp_path: Path) -> None:
         """A child that a row forked, and that returns as its parent does, ends with the slice; every row has its value once."""
-        pid = os.getpid()
-        assert self.outputs_of(fork, 20)[0] == list(range(20))
-        assert os.getpid() == pid
+        pid, children = os.getpid(), tmp_path / "children"
+        children.mkdir()
+        outputs, _ = self.outputs_of(partial(fork, children=children), 20)
+        if os.getpid() != pid:  # nobody but this child knows of it, and it would run all other tests once more
+            (tmp_path / "went on").touch()
+            os._exit(1)
+        assert outputs == list(range(20))
+        left = {int(path.name) for path in children.iterdir()}
+        assert len(left) >= 4
+        deadline = time.monotonic() + 20
+        while left and time.monotonic() < deadline:
+            left = {child for child in left if not has_ended(child)}
+            time.sleep(0.05)
+        assert not left, "a child goes on"
+        assert not (tmp_path / "went on").exists()
 
     def test_threads_that_are_left_stop_nothing(self) -> None:
         """Threads that rows leave running keep no row from running, and no run from ending."""

@@ -113,13 +113,13 @@ def redirect_descriptor(x: int) -> int:
 
 
 def leave_a_thread(x: int) -> int:
-    """Start a thread in the first row that prints while a later one runs."""
+    """Start a thread in the first row that prints while a later one runs, and tell the process."""
     if x == 0:
         threading.Thread(target=lambda: (time.sleep(0.3), print("late")), daemon=True).start()  # noqa: T201
         print("early")  # noqa: T201
     else:
         time.sleep(1.0)
-    return x
+    return os.getpid()
 
 
 async def leave_a_task(x: int) -> int:
@@ -230,9 +230,11 @@ class ExecutorLogsConformance(ABC):
 
     def test_a_thread_that_outlives_its_row(self) -> None:
         """What a thread prints after its row has ended is kept with the row that runs then in its process, if one does."""
-        found = self.logs_of(leave_a_thread, 2, slice_seconds=30.0)
-        assert found[0] == [("stdout", "early\n")]
-        assert found.get(1, [("stdout", "late\n")]) == [("stdout", "late\n")]
+        results = self.results_of(leave_a_thread, 2, slice_seconds=30.0)
+        first, second = (process for result in sorted(results, key=lambda r: r.start) for process in result.outputs)
+        found = {entry.row: (entry.stream, entry.text) for result in results for entry in result.logs}
+        late = {1: ("stdout", "late\n")} if first == second else {}
+        assert found == {0: ("stdout", "early\n"), **late}
 
     def test_a_task_that_outlives_its_row(self) -> None:
         """What a task of an async function, or a thread that it awaits, prints is kept with its own row, whichever runs then."""

@@ -315,8 +315,9 @@ class ExecutorStatesConformance(ABC):
         results = self.make_executor().run_rows(use_until_stopped, [batch], call_options=options)
         next(results)
         if self.has_worker_processes:
-            deadline = time.monotonic() + 5
-            while not noted(tmp_path, "began") and time.monotonic() < deadline:
+            deadline = time.monotonic() + 30
+            while not noted(tmp_path, "began"):
+                assert time.monotonic() < deadline, "no row begins"
                 time.sleep(0.05)
             time.sleep(1.0)  # for workers that are still being set up
         began = time.monotonic()
