@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
+import tempfile
 import time
 import uuid
 import zlib
@@ -56,8 +57,10 @@ def cluster(secret: None) -> Iterator[None]:  # the workers inherit it
 
 
 @pytest.fixture(params=["pool", pytest.param("ray", marks=pytest.mark.ray)])
-def executor(request: pytest.FixtureRequest) -> PacketExecutorResource:
+def executor(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PacketExecutorResource:
     if request.param == "pool":
+        # Steps of other tests, which may run at the same time, take no worker from those of these.
+        request.getfixturevalue("monkeypatch").setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("own")))
         return ProcessPoolExecutorResource(max_workers=3)
     request.getfixturevalue("cluster")
     return RayExecutorResource(num_cpus=1)

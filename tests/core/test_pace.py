@@ -55,6 +55,7 @@ def test_nobody_waits_long_for_one_that_stands_still(tmp_path: Path, monkeypatch
         began = time.monotonic()
         assert delta.append(uri, rows.to_reader).version == 2
         assert 0.3 <= time.monotonic() - began < 5
+    monkeypatch.setattr(pace, "_TURN_SECONDS", 60.0)
     began = time.monotonic()
     assert delta.append(uri, rows.to_reader).version == 3
-    assert time.monotonic() - began < 0.3
+    assert time.monotonic() - began < 30  # a busy machine takes a second for it, and who waits for a turn 60

@@ -198,22 +198,21 @@ def test_a_process_without_standard_streams() -> None:
 
 
 def test_a_long_row_can_be_read_while_it_runs() -> None:
-    """What a row prints is passed on within a second, not when the row has ended."""
+    """What a row prints is passed on within two seconds, not when the row has ended."""
     code = (
         "import time\n"
         "from orcapod_dagster.core.executors.call_options import CallOptions\n"
         "from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor\n"
         "from orcapod_dagster.testing.executors import make_batches\n"
         "def work(x):\n"
-        "    print('begun')\n"
+        "    print(time.time())\n"
         "    time.sleep(600)\n"
         "list(LocalPythonFunctionExecutor().run_rows(work, make_batches([1]), call_options=CallOptions(capture=100)))\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert process.stdout is not None
-    began = time.monotonic()
-    assert process.stdout.readline() == b"begun\n"
-    assert time.monotonic() - began < 120
+    printed = float(process.stdout.readline())
+    assert time.time() - printed < 2
     process.kill()
     process.wait()
     process.stdout.close()

@@ -256,11 +256,13 @@ def test_functions_of_main_without_a_guard(script: Path) -> None:
 
 
 def alive(pids: list[int]) -> list[int]:
-    return [
-        pid
-        for pid in pids
-        if Path(f"/proc/{pid}/stat").exists() and Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
-    ]
+    """Return which of these processes are there, and no zombies; one may go while it is looked at."""
+    found: list[int] = []
+    for pid in pids:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+                found.append(pid)
+    return found
 
 
 def pids_of(process: subprocess.Popen[str]) -> Iterator[int]:
