@@ -39,8 +39,8 @@ FAIL = {
 
 
 def trouble(x: int, log: str = "") -> int:
-    """Square a number, but for those that make trouble; all calls of these are noted."""
-    if x in FAIL:
+    """Square a number, but for those that make trouble; all calls of these, and some others, are noted."""
+    if x in FAIL or x in SKIP or x % 100 == 3:
         with Path(log).open("a") as file:
             file.write(f"{x}\n")
     if x in RAISE:
@@ -61,7 +61,7 @@ def ray_cluster() -> Iterator[PacketExecutorResource]:
 
 
 def run(root: Path, executor: PacketExecutorResource) -> tuple[dg.ExecuteInProcessResult, list[int]]:
-    """Materialize, and return the result and which packets of those that fail were called."""
+    """Materialize, and return the result and which packets were called of those that note it."""
     log = root / "called"
     log.write_text("")
 
@@ -90,7 +90,7 @@ def check(root: Path, executor: PacketExecutorResource) -> None:
     counts = []
     for number in range(2):
         result, called = run(root, executor)
-        assert set(called) == set(FAIL)
+        assert set(called) == set(FAIL) | (set() if number else SKIP | set(range(3, ROWS, 100)))
         (event,) = result.asset_materializations_for_node("trouble")
         counts.append(
             {

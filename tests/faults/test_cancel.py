@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -82,11 +83,13 @@ def stored(root: Path) -> int:
 
 
 def running(pids: set[int]) -> set[int]:
-    """Return which of these processes are there, and no zombies."""
-    states = {pid: Path(f"/proc/{pid}/stat") for pid in pids}
-    return {
-        pid for pid, path in states.items() if path.exists() and path.read_text().rpartition(")")[2].split()[0] != "Z"
-    }
+    """Return which of these processes are there, and no zombies; one may go while it is looked at."""
+    found: set[int] = set()
+    for pid in pids:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+                found.add(pid)
+    return found
 
 
 def run(root: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -121,7 +124,14 @@ def check_stored(root: Path, since: float) -> None:
     assert not path.exists() or path.stat().st_mtime - since < STORED_SECONDS
 
 
-def check_left(root: Path, *, flushed: bool) -> int:
+def may_lose(environment: dict[str, str]) -> int:
+    """Return how many finished packets may have no result after an interrupt."""
+    # In the run's own process, one that had said that it ends and had not returned; of each of two workers, on a machine too busy for an
+    # answer within two seconds, a slice of rows.
+    return 1 if environment["CANCELLED_ON"] == "local" else 120
+
+
+def check_left(root: Path, at_most: int) -> int:
     """Hold what is left against what was promised; return how many finished packets have no result."""
     pids = {pid for pid, _ in calls(root, "begins")}
     deadline = time.monotonic() + LEAVE_SECONDS
@@ -130,9 +140,7 @@ def check_left(root: Path, *, flushed: bool) -> int:
     assert not running(pids), "a worker goes on"
     check_results([root / "acknowledged"], one_writer=True)
     lost = len({x for _, x in calls(root, "ends")}) - stored(root)
-    if flushed:
-        # Of each worker at most the slice of rows that it has not given back.
-        assert lost <= 120, f"{lost} finished packets have no result"
+    assert lost <= at_most, f"{lost} finished packets have no result"
     return lost
 
 
@@ -140,6 +148,7 @@ def complete(root: Path, environment: dict[str, str]) -> None:
     """Run without an interruption: it ends as if there had been none, and nothing that was durable is computed again."""
     assert run(root, environment).wait(300) == 0, (root / "errors").read_text()[-3000:]
     check_results([root / "acknowledged"], one_writer=True)
+    assert stored(root) == ROWS
     check_squares(root, ROWS)
 
 
@@ -156,19 +165,21 @@ def test_signals(tmp_path: Path, environment: dict[str, str], by: signal.Signals
     """What is finished is stored within 10 s, no process is left, and no durable result is computed again."""
     pick = random.Random(by)
     lost, seconds = [], []
+    interrupted = 0
     for number in range(rounds(1, 20)):
         root = tmp_path / str(number // 4)
         process = run(root, environment)
         wait_for_some(root, process, pick)
         began, since = time.monotonic(), time.time()
         process.send_signal(by)
-        process.wait(60)
+        interrupted += process.wait(60) != 0
         seconds.append(time.monotonic() - began)
         check_stored(root, since)
         assert seconds[-1] < LEAVE_SECONDS
-        lost.append(check_left(root, flushed=by != signal.SIGKILL))
+        lost.append(check_left(root, ROWS if by == signal.SIGKILL else may_lose(environment)))
         if number % 4 == 3 or number == rounds(1, 20) - 1:
             complete(root, environment)
+    assert interrupted, "each run was over before it was ended"
     say(
         f"{environment['CANCELLED_ON']}, {by.name}: {len(lost)} times, gone after {max(seconds):.1f} s at most; finished and not stored: "
         f"{max(lost)} packets at most, {sum(lost)} in all"
@@ -276,7 +287,7 @@ def test_dagsters_cancel(tmp_path: Path, environment: dict[str, str]) -> None:
     with Webserver(root, environment) as server:
         for _ in range(rounds(1, 20)):
             seconds.append(cancelled_after(server, root, pick))
-            lost.append(check_left(root, flushed=True))
+            lost.append(check_left(root, may_lose(environment)))
             complete(root, environment)
             for name in ("lake", "calls", "acknowledged"):
                 path = root / name
