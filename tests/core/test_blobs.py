@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypedDict, get_type_hints
 import pyarrow as pa
 import pytest
 import reference_hash as reference
+from unprivileged import unprivileged
 
 from orcapod_dagster import Blob, File, output_directory
 from orcapod_dagster.core import (
@@ -435,6 +436,25 @@ folder = output_directory()
 (folder / "a").touch()
 print(folder)
 """
+
+
+@pytest.mark.parametrize("how", ["denied", "taken away"])
+def test_a_file_that_cannot_be_read_is_its_packets_failure(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of the output directory that is not to be read, or goes while it is stored, says nothing of the lake; nothing is left of it."""
+    with unprivileged() as lake:
+        kept = LocalKeeper(root=str(lake))
+        work = Workspace(kept.work_folder)
+        file = work.folder() / "out.bin"
+        file.write_bytes(BIG)
+        if how == "denied":
+            file.chmod(0)
+        else:
+            # As a thread of the function would do it, just before its name is needed again.
+            monkeypatch.setattr(keeper.os, "chmod", lambda path, _: (file.unlink(), file.stat()))
+        with pytest.raises(ValueError, match=r"output 'out': .*(Permission denied|No such file).*out.bin"):
+            kept.keep(file, "out", work)
+        work.close()
+        assert not [path for path in lake.rglob("*") if path.is_file()]
 
 
 def test_a_kill_leaves_no_damage(tmp_path: Path) -> None:

@@ -206,15 +206,19 @@ class LocalKeeper(Keeper):
         return self._handle(digest, size, media_type)
 
     def _try_move(self, path: str) -> tuple[bytes, int] | None:
-        """Move a file of the output directory to its place, and return its digest and size; None from another file system."""
-        with self._storing():
-            digest, size = _read_and_sync(path)
+        """Move a file of the output directory to its place, and return its digest and size; None where it cannot be moved.
+
+        That is from another file system, and where the function has taken it away meanwhile, which whoever copies it finds out.
+        """
+        with open(path, "rb", buffering=0) as source, self._storing():  # opened apart, as below
+            digest, size = _read_and_sync(source)
             try:
                 if not self._is_there(digest, size):
                     os.chmod(path, stat.S_IMODE(os.stat(path).st_mode) & ~0o222)
                     self._settle(path, digest)
             except OSError as error:
-                if error.errno != errno.EXDEV:
+                taken_away = error.errno == errno.ENOENT and error.filename == path and not os.path.exists(path)
+                if error.errno != errno.EXDEV and not taken_away:
                     raise
                 return None
         return digest, size
@@ -277,11 +281,10 @@ def _checked(given: str, path: str, work: Workspace | None) -> bool:
     return not os.path.islink(given) and os.stat(path).st_nlink == 1
 
 
-def _read_and_sync(path: str) -> tuple[bytes, int]:
-    with open(path, "rb", buffering=0) as file:
-        digest = hashlib.file_digest(file, _blake2b_256).digest()
-        os.fsync(file.fileno())
-        return digest, os.fstat(file.fileno()).st_size
+def _read_and_sync(file: Any) -> tuple[bytes, int]:
+    digest = hashlib.file_digest(file, _blake2b_256).digest()
+    os.fsync(file.fileno())
+    return digest, os.fstat(file.fileno()).st_size
 
 
 def _blake2b_256() -> Any:
