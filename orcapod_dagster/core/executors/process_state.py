@@ -39,15 +39,24 @@ def process_as_it_was() -> Generator[None, None, None]:
         for number, handler in handlers.items():
             if handler is not None and signal.getsignal(number) != handler:
                 signal.signal(number, handler)
-        if directory is not None:
-            with contextlib.suppress(OSError):  # a row closed it, and maybe opened another file in its place
-                os.fchdir(directory)
-                os.close(directory)
+        if directory is not None and _is_open(*directory):
+            with contextlib.suppress(OSError):  # nobody may enter it any more
+                os.fchdir(directory[0])
+            os.close(directory[0])
 
 
-def _try_open(path: str) -> int | None:
-    """Return a descriptor of the folder, by which it is found again also when it was renamed."""
+def _try_open(path: str) -> tuple[int, os.stat_result] | None:
+    """Return a descriptor of the folder, by which it is found again also when it was renamed, and what it leads to."""
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_DIRECTORY", 0))
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_DIRECTORY", 0))
     except OSError:  # it was removed, or there are no descriptors left
         return None
+    return descriptor, os.fstat(descriptor)
+
+
+def _is_open(descriptor: int, found: os.stat_result) -> bool:
+    """Tell whether a descriptor leads where it did: a row may have closed it, and opened another file in its place."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), found)
+    except OSError:
+        return False

@@ -57,7 +57,7 @@ def _closed(folder: Path, members: Any) -> bool:
         fcntl.flock(door, fcntl.LOCK_EX)
         if members.count():
             return False
-        (folder / "address").unlink()
+        (folder / "address").unlink(missing_ok=True)  # whoever cleans up temporary files may have been first
         return True
 
 

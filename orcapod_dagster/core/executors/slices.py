@@ -217,7 +217,7 @@ def describe(error: BaseException, row: int, duration: float) -> SliceFailure:
     skipped = any(base.__name__ == SKIP_CLASS for base in kind.__mro__)
     kinds = kinds_of(error)
     name = kind.__name__ if kind.__module__ == _OWN_ERRORS else kinds[0]
-    return SliceFailure(row, error, name, _message(error), text, duration, skipped, kinds)
+    return SliceFailure(row, error, name, message_of(error), text, duration, skipped, kinds)
 
 
 def kinds_of(error: BaseException) -> tuple[str, ...]:
@@ -228,7 +228,8 @@ def kinds_of(error: BaseException) -> tuple[str, ...]:
     )
 
 
-def _message(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
+    """Return the text of a user's exception, or that it has none."""
     try:
         return str(error)
     except Exception as unreadable:  # noqa: BLE001  # a user's `__str__` may do anything

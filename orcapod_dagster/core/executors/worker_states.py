@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from orcapod_dagster.core.executors.event_loop import EventLoopThread
+from orcapod_dagster.core.executors.slices import message_of
 
 
 class SetUpFailure(NamedTuple):
@@ -154,14 +155,7 @@ async def _awaited(value: Any) -> Any:
 def _failure(name: str, factory: Callable[..., Any], error: BaseException) -> SetUpFailure:
     frames = error.__traceback__.tb_next if error.__traceback__ is not None else None  # without this module's own
     told = "".join(traceback.format_exception(type(error), error, frames))
-    return SetUpFailure(name, name_of(factory), here(), f"{type(error).__qualname__}: {_message(error)}", told)
-
-
-def _message(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception as unreadable:  # noqa: BLE001  # a user's `__str__` may do anything
-        return f"<no message: {type(unreadable).__name__} in __str__>"
+    return SetUpFailure(name, name_of(factory), here(), f"{type(error).__qualname__}: {message_of(error)}", told)
 
 
 class Interrupts:
