@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -52,11 +53,12 @@ def join_local_cluster(ray_version: str) -> SharedCluster:
     """Return the local cluster that this process shares, started where there is none; it is a member until it ends.
 
     Raises:
-        ExecutorError: it cannot be started; shows what Ray said.
+        ExecutorError: it cannot be started; shows what Ray said. Or others could say where it is.
     """
     folder = cluster_folder(ray_version)
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for one in (folder.parent, folder):
+            _make_own(one)
         with _Own.lock, _door(folder):
             if folder not in _Own.memberships:
                 members = Members(folder / "members")
@@ -77,6 +79,27 @@ def cluster_folder(ray_version: str) -> Path:
     alike = [ray_version, sys.executable, sys.version, str(Path.cwd()), environment]
     digest = hashlib.blake2b(json.dumps(alike).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
     return Path(tempfile.gettempdir()) / f"orcapod-ray-{os.getuid()}" / digest
+
+
+def _make_own(folder: Path) -> None:
+    """Make a folder that this user alone can write to, where there is none yet: who writes there says to which cluster code is sent.
+
+    Raises:
+        ExecutorError: the one that is there is another's, is open to others, or is none.
+    """
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    wrong = {
+        "is no folder but leads elsewhere, or is a file": not stat.S_ISDIR(found.st_mode),
+        f"belongs to user {found.st_uid}, not to {os.geteuid()}": found.st_uid != os.geteuid(),
+        f"may be written to by others (mode {stat.S_IMODE(found.st_mode):o})": found.st_mode & 0o022,
+    }
+    if why := next((text for text, is_so in wrong.items() if is_so), ""):
+        raise ExecutorError(
+            f"{folder}, by which processes of this user share a local Ray cluster, {why}: somebody else could name another cluster there. "
+            "Remove it, or name another folder for temporary files (TMPDIR); or give ray_address."
+        )
 
 
 @contextmanager
