@@ -155,7 +155,7 @@ def test_shares_of_resources(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_shares, "_GONE_SECONDS", 3.0)
 
     def member(**options: Any) -> RayShare:
-        return RayShare(ray, RayCluster(ray, options), options)
+        return RayShare(RayCluster(ray, options), options)
 
     with member(num_cpus=1) as one:
         assert one.share() == 2
@@ -171,3 +171,14 @@ def test_shares_of_resources(monkeypatch: pytest.MonkeyPatch) -> None:
         with member():
             wait_for(lambda: one.share() == 1, 10)
         wait_for(lambda: one.share() == 2, 10)
+
+
+def test_a_beat_that_fails_is_not_the_last() -> None:
+    """A member that once could not read what stands in the store still renews its mark, and counts the others later."""
+    options = {"num_cpus": 1}
+    internal_kv._internal_kv_put("step:torn", b"{", namespace="orcapod_dagster")
+    with RayShare(RayCluster(ray, options), options) as one:
+        assert one.share() == 2
+        internal_kv._internal_kv_del("step:torn", namespace="orcapod_dagster")
+        with RayShare(RayCluster(ray, options), options):
+            wait_for(lambda: one.share() == 1, 10)

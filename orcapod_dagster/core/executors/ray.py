@@ -189,7 +189,7 @@ class _Run(TaskRun):
 
     def results(self, batches: Iterable[RowBatch]) -> Iterator[BatchResult]:
         """Let steps that hold actors know that this one wants places, too."""
-        with RayShare(self._ray, self._cluster, self._options):
+        with RayShare(self._cluster, self._options):
             yield from super().results(batches)
 
     def _slots(self) -> int:

@@ -97,7 +97,7 @@ class ActorRun(TaskRun):
 
     def results(self, batches: Iterable[RowBatch]) -> Iterator[BatchResult]:
         """Start with the first row that is asked for, and leave no actor behind."""
-        with RayShare(self._ray, self._cluster, self._options) as self._share:
+        with RayShare(self._cluster, self._options) as self._share:
             yield from super().results(batches)
 
     # ------------------------------------------------------------------ actors

@@ -28,11 +28,10 @@ class RayShare:
     store is asked in a thread: questions to a cluster whose head is gone would hang.
 
     Args:
-        ray: the module, connected. cluster: what it has to offer. options: of one task or actor.
+        cluster: what it has to offer. options: of one task or actor.
     """
 
-    def __init__(self, ray: Any, cluster: RayCluster, options: Mapping[str, Any]) -> None:
-        self._ray = ray
+    def __init__(self, cluster: RayCluster, options: Mapping[str, Any]) -> None:
         self._cluster = cluster
         self._wants = _scarce(options)
         self._key = f"{_PREFIX}{uuid.uuid4().hex}"
@@ -60,13 +59,14 @@ class RayShare:
         self.close()
 
     def _renew(self) -> None:
-        with contextlib.suppress(Exception):  # the cluster is gone, of which whoever runs tasks there tells
-            while True:
+        while True:
+            with contextlib.suppress(Exception):  # of a cluster that is gone, whoever runs tasks there tells
                 self._beat()
                 self._members = self._count()
-                self._looked.set()
-                if self._left.wait(_BEAT_SECONDS):
-                    break
+            self._looked.set()
+            if self._left.wait(_BEAT_SECONDS):
+                break
+        with contextlib.suppress(Exception):
             self._store._internal_kv_del(self._key, namespace=_NAMESPACE)  # Ray has no public name for it
 
     def _beat(self) -> None:
