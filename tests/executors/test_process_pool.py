@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ctypes
 import gc
+import linecache
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import CodeType, FrameType
 from typing import Any
 
 import pytest
@@ -25,7 +27,9 @@ from orcapod_dagster.core.executors import process_pool
 from orcapod_dagster.core.executors.batch_rows import with_rows
 from orcapod_dagster.core.executors.budget import WorkerBudget
 from orcapod_dagster.core.executors.call_options import CallOptions
+from orcapod_dagster.core.executors.pool_process import PoolProcess
 from orcapod_dagster.core.executors.process_pool import ProcessPoolExecutor
+from orcapod_dagster.core.executors.tasks import TaskRun
 from orcapod_dagster.testing.executor_states import Machine, noted, use
 from orcapod_dagster.testing.executors import ExecutorConformance, gather, make_batches
 
@@ -207,6 +211,79 @@ def test_an_interrupt_while_an_answer_is_read_leaves_no_worker(tmp_path: Path, m
         os.kill(worker, 0)
 
 
+LOOP = [
+    function.__code__
+    for function in (
+        TaskRun.results,
+        TaskRun._fill,
+        TaskRun._last_results,
+        process_pool._Run._submit,
+        process_pool._Run._new_worker,
+    )
+]
+"""The loop over tasks, as the process runs it that sends them."""
+
+
+def hold(folder: Path) -> Iterator[int]:
+    """Make a state that notes its process when it is made and torn down; it needs nothing that takes long to import."""
+    (folder / f"up.{os.getpid()}.").touch()
+    yield 1
+    (folder / f"down.{os.getpid()}.").touch()
+
+
+def add_or_interrupt(x: int, *, one: int) -> int:
+    """Interrupt the worker in row 2, while the other has the next one; then the loop waits for that one's last results."""
+    if x == 2:
+        raise KeyboardInterrupt
+    time.sleep(0.1 * (x == 3))
+    return x + one
+
+
+def interrupted_before(code: CodeType, line: int, folder: Path) -> tuple[bool, float]:
+    """Run some rows, interrupted once before a line; tell whether it came to that, and how many seconds it took from there."""
+    came: list[float] = []
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        if event == "line" and frame.f_lineno == line and not came:
+            came.append(time.monotonic())
+            raise KeyboardInterrupt
+        return trace if frame.f_code is code else None
+
+    calls = CallOptions(slice_seconds=0.0, turn_seconds=0.01, state={"one": partial(hold, folder)})
+    rows, tracer = list[int](), sys.gettrace()
+    sys.settrace(trace)
+    try:
+        results = ProcessPoolExecutor(2).run_rows(add_or_interrupt, make_batches(range(4), rows=1), call_options=calls)
+        with contextlib.suppress(KeyboardInterrupt):
+            for result in results:
+                rows += range(result.start, result.start + result.length)
+    finally:
+        sys.settrace(tracer)
+    assert len(set(rows)) == len(rows)
+    return bool(came), time.monotonic() - came[0] if came else 0.0
+
+
+@pytest.mark.parametrize("code", LOOP, ids=lambda code: code.co_name)
+def test_an_interrupt_anywhere_in_the_loop_leaves_no_worker(code: CodeType, tmp_path: Path) -> None:
+    """Before whichever line about tasks or workers Ctrl-C comes, no result comes twice, each worker is torn down and gone, and nobody waits for it."""
+    texts = {line: linecache.getline(code.co_filename, line).strip() for *_, line in code.co_lines() if line}
+    lines = [
+        line for line, text in sorted(texts.items()) if any(word in text for word in ("running", "worker", "collect"))
+    ]
+    reached, told = 0, list[str]()
+    for line in lines:
+        folder = tmp_path / str(line)
+        folder.mkdir()
+        came, seconds = interrupted_before(code, line, folder)
+        reached += came
+        up, down = noted(folder, "up"), noted(folder, "down")
+        alive = [worker for worker in up if Path(f"/proc/{worker}").exists()]
+        if down != up or alive or seconds > 30:
+            told.append(f"{texts[line]}: {up=} {down=} {alive=} {seconds:.1f} s")
+    assert not told, "\n".join(told)
+    assert reached > len(lines) / 2
+
+
 def test_what_the_function_holds_is_loaded_once_per_worker() -> None:
     """A module-level cache of the function's own is filled once in each worker, not once per task."""
     seen: list[int] = []
@@ -222,6 +299,7 @@ def test_what_the_function_holds_is_loaded_once_per_worker() -> None:
 SCRIPT = """
 import os, sys, time
 from orcapod_dagster.core.executors.call_options import CallOptions
+from orcapod_dagster.core.executors.pool_process import PoolProcess
 from orcapod_dagster.core.executors.process_pool import ProcessPoolExecutor
 from orcapod_dagster.testing.executors import make_batches
 
@@ -378,7 +456,7 @@ def end_late(x: int) -> int:
 
 def test_an_answer_at_the_moment_of_being_late_is_nobody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that answers just when its row is found to be late is not ended for it at the next row, which is not to blame."""
-    is_late, found = process_pool._Worker.is_late, list[int]()
+    is_late, found = PoolProcess.is_late, list[int]()
 
     def wait_once(worker: Any, seconds: float) -> bool:
         late = is_late(worker, seconds)
@@ -387,7 +465,7 @@ def test_an_answer_at_the_moment_of_being_late_is_nobody_elses(monkeypatch: pyte
             assert worker.connection.poll(20)
         return late
 
-    monkeypatch.setattr(process_pool._Worker, "is_late", wait_once)
+    monkeypatch.setattr(PoolProcess, "is_late", wait_once)
     options = CallOptions(slice_seconds=0.1, time_limit=0.5)
     outputs, slices = gather(ProcessPoolExecutor(1).run_rows(end_late, make_batches(range(3)), call_options=options), 3)
     assert found == [1]

@@ -14,9 +14,14 @@ _PARTS: Final = 16
 
 
 class Deaths:
-    """Keeps, over one run of rows, which of them are suspects: alone, or known by what their worker noted last."""
+    """Keeps, over one run of rows, which of them are suspects: alone, or known by what their worker noted last.
 
-    def __init__(self) -> None:
+    Args:
+        at_once: how many rows are under way at a time in a worker. batch: how many are called in one call, at most.
+    """
+
+    def __init__(self, at_once: int, batch: int) -> None:
+        self._at_once, self._batch = at_once, batch
         self._suspects: set[int] = set()
         self._doubted: set[int] = set()
 
@@ -24,12 +29,24 @@ class Deaths:
         """Tell whether a piece is a suspect's; if its worker dies, that was its row."""
         return piece.length == 1 and piece.start in self._suspects
 
-    def after(self, piece: Piece, begun: int = 0) -> list[Piece]:
-        """Return what is to run in place of rows whose worker died, in order; nothing where it is one suspect alone.
+    def again(self, piece: Piece, begun: int = 0) -> list[Piece]:
+        """Return what is to run in place of those rows whose results had not come when their worker died, in order.
+
+        That is nothing where it is one suspect alone: the packet has failed.
 
         Args:
-            piece: the rows. begun: how many of them were begun, so that the last of these is the suspect; 0 where nobody knows.
+            piece: the rows.
+            begun: which of them the worker noted last, counted from 1; 0 where nobody knows. That is the row that was begun last, of several
+                at a time the one whose code ran last, and of a batch its first.
         """
+        left = piece.left()
+        of_several = self._at_once > 1 or (self._batch > 1 and begun > 0)
+        if of_several and sum(part.length for part in left) > 1:
+            return self._among(left, piece.first + begun - 1)
+        return self._after(left[0], begun - (left[0].first - piece.first))
+
+    def _after(self, piece: Piece, begun: int) -> list[Piece]:
+        """Return them for rows that ran one after the other, as many of which were begun."""
         if piece.length == 1:
             if self.runs_alone(piece):
                 return []
@@ -46,20 +63,17 @@ class Deaths:
         self._doubted.update(part.start for part in before)
         return [*before, suspect, *after]
 
-    def among(self, left: Sequence[Piece], running: int, rows: int = 1) -> list[Piece]:
-        """Return what is to run in place of rows of which several were under way when their worker died, in order.
+    def _among(self, left: Sequence[Piece], running: int) -> list[Piece]:
+        """Return them for rows of which several were under way.
 
-        Args:
-            left: the rows whose results had not come; two at least.
-            running: the row whose code ran last, as a place in the batch; of a row under way a thread may have done it, too, so all
-                are run again in halves, but this one by itself.
-            rows: how many rows were called with it in one call.
+        All are run again in halves, for of any a thread may have done it; but by itself the row whose code ran last, with those
+        that were called with it in one call: `running`, as a place in the batch.
         """
         found: list[Piece] = []
         for piece in left:
             spans = [piece]
             if piece.first <= running < piece.last:
-                end = min(running + rows, piece.last)
+                end = min(running + self._batch, piece.last)
                 cuts = ((piece.first, running), (running, end), (end, piece.last))
                 spans = [Piece(piece.batch, first, last) for first, last in cuts if first < last]
             for span in spans:

@@ -7,33 +7,24 @@ import functools
 import importlib
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any, Final, Self
 
-from orcapod_dagster.core.errors import ExecutorError, MissingExtraError, WorkerDeathError
+from orcapod_dagster.core.errors import ExecutorError, MissingExtraError
 from orcapod_dagster.core.executors import ray_secrets, ray_worker
 from orcapod_dagster.core.executors.base import HONOURED, BatchResult, PythonFunctionExecutorBase, RowBatch
 from orcapod_dagster.core.executors.call_options import CallOptions
-from orcapod_dagster.core.executors.deaths import Deaths, failed_alone
 from orcapod_dagster.core.executors.local_cluster import join_local_cluster
 from orcapod_dagster.core.executors.ray_actors import ActorRun
-from orcapod_dagster.core.executors.ray_cluster import RayCluster
-from orcapod_dagster.core.executors.ray_payload import RayPayload
+from orcapod_dagster.core.executors.ray_run import RayRun
 from orcapod_dagster.core.executors.ray_shares import RayShare
-from orcapod_dagster.core.executors.tasks import Partial, Piece, TaskRun, rows_at_once, unpacked
-from orcapod_dagster.core.executors.time_limit import GRACE_SECONDS, took_too_long
-from orcapod_dagster.core.executors.worker_output import pass_on
+from orcapod_dagster.core.executors.tasks import Partial, Piece
 from orcapod_dagster.core.types import Schema
 
-# With more rows of a trivial function, results leave Ray's inline limit and take the slower way of the object store.
-_MAX_ROWS: Final = 8_192
 _TASKS_PER_SLOT: Final = 2
 _LOOK_SECONDS: Final = 5.0
 _CANCEL_SECONDS: Final = 1.0
-# Of the same rows, by lost nodes, or by workers that end before a row.
-_LOSSES: Final = 4
 
 
 class RayExecutor(PythonFunctionExecutorBase):
@@ -150,16 +141,9 @@ class RayExecutor(PythonFunctionExecutorBase):
         try:
             ray.runtime_env.RuntimeEnv(**copy.deepcopy(self._runtime_env))
         except Exception as error:  # noqa: BLE001  # Ray raises what Python gives
-            said = self.shown(f"{type(error).__name__}: {error}")
-            raise ExecutorError(f"Ray does not take this runtime_env: {said}. Mend it.") from self.cause_of(error)
-
-    def shown(self, text: str) -> str:
-        """Return a text of Ray's without the secrets of the runtime environment."""
-        return ray_secrets.shown(text, self._runtime_env)
-
-    def cause_of(self, error: BaseException) -> BaseException | None:
-        """Return an error of Ray's as the cause of another, where it shows no secret."""
-        return ray_secrets.cause_of(error, self._runtime_env)
+            said = ray_secrets.shown(f"{type(error).__name__}: {error}", self._runtime_env)
+            cause = ray_secrets.cause_of(error, self._runtime_env)
+            raise ExecutorError(f"Ray does not take this runtime_env: {said}. Mend it.") from cause
 
     def remote_options(self) -> dict[str, Any]:
         """Return the options of a task; a copy, for Ray changes the runtime environment that it is given."""
@@ -169,23 +153,18 @@ class RayExecutor(PythonFunctionExecutorBase):
         return options
 
 
-class _Run(TaskRun):
+class _Run(RayRun):
     """The tasks of one `run_rows`."""
 
     def __init__(self, ray: Any, executor: RayExecutor, fn: Callable[..., Any], call_options: CallOptions) -> None:
-        super().__init__(call_options, _MAX_ROWS, rows_at_once(fn, call_options))
-        self._ray = ray
-        self._executor = executor
-        self._options = options = executor.remote_options()
-        self._cluster = RayCluster(ray, options)
+        options = executor.remote_options()
+        super().__init__(ray, options, executor.get_executor_data(), fn, call_options)
         rows, alone, at_once = _tasks()
         # Ray would try all rows of a task again; here, those that cost a worker are found.
         self._task = rows.options(**{"max_retries": 0, **options})
         self._alone = alone.options(**{**options, "max_retries": 0, "_generator_backpressure_num_objects": 1})
         self._several = at_once.options(**{**options, "max_retries": 0})
-        self._payload = RayPayload(ray, fn, call_options)
-        self._deaths, self._limit = Deaths(), call_options.time_limit
-        self._losses: Counter[int] = Counter()
+        self._sent: set[_Task] = set()
 
     def results(self, batches: Iterable[RowBatch]) -> Iterator[BatchResult]:
         """Let steps that hold actors know that this one wants places, too."""
@@ -198,10 +177,13 @@ class _Run(TaskRun):
     def _submit(self, piece: Piece) -> _Task:
         arguments = [self._payload.reference], self._payload.dumps(piece.values()), self._seconds
         if self._deaths.runs_alone(piece) and not self._cluster.is_by_client:
-            return _Task(self._alone.remote(*arguments), announces=True)
-        if self._at_once > 1 and not self._cluster.is_by_client:
-            return _Task(self._several.remote(*arguments), answers_often=True)
-        return _Task(self._task.remote(*arguments))
+            task = _Task(self._alone.remote(*arguments), announces=True)
+        elif self._at_once > 1 and not self._cluster.is_by_client:
+            task = _Task(self._several.remote(*arguments), answers_often=True)
+        else:
+            task = _Task(self._task.remote(*arguments))
+        self._sent.add(task)
+        return task
 
     def _finished(self, running: Mapping[_Task, Piece], seconds: float) -> _Task | None:
         """Wait for a task; what says meanwhile that it begins is not finished."""
@@ -218,67 +200,46 @@ class _Run(TaskRun):
                     return None
 
     def _collect(self, task: _Task, piece: Piece) -> Partial | Sequence[BatchResult | Piece]:
-        errors, loads = self._ray.exceptions, self._ray.cloudpickle.loads
         try:
             packed = self._ray.get(task.value())
-        except errors.TaskCancelledError as error:
+        except self._ray.exceptions.TaskCancelledError as error:
             raise KeyboardInterrupt("a Ray task was interrupted") from error
         except Exception as error:  # noqa: BLE001  # looked through below, and raised as one of ours
-            self._cluster.refuse_gone(at_once=True)
-            if isinstance(error, (errors.WorkerCrashedError, errors.OutOfMemoryError)):
-                return self._after_death(task, piece, error)
-            cause = getattr(error, "cause", error) if isinstance(error, errors.RayTaskError) else error
-            if isinstance(cause, (errors.NodeDiedError, errors.LocalRayletDiedError, errors.ObjectLostError)):
-                self._count_loss(piece, "a node of the cluster was lost that ran these rows", cause)
-                return piece.left()
-            raise ExecutorError(
-                f"Ray lost a task of {piece.length} rows: {self._executor.shown(_reason(error))}. Everything finished before is "
-                "kept; see Ray's own log, and run again."
-            ) from self._executor.cause_of(error)
-        result, more = unpacked(packed, loads, piece.start, self._executor.get_executor_data())
-        pass_on(result.logs, streams=True)
-        return Partial(result) if more else [result]
+            self._sent.discard(task)
+            return self._instead(task, piece, error)
+        result, more = self._unpacked(packed, piece)
+        if more:
+            return Partial(result)
+        self._sent.discard(task)
+        return [result]
 
-    def _after_death(self, task: _Task, piece: Piece, error: Exception) -> Sequence[BatchResult | Piece]:
-        """Return the rows to run again, in parts or alone, or the failure of the one that killed its worker twice, alone."""
-        if task.announces:  # its worker ended before the row began
-            self._count_loss(piece, "a worker ended before its first row", error)
-            return [piece]
-        left = piece.left()  # of rows at once, some may have answered already
-        several = self._at_once > 1 and sum(part.length for part in left) > 1
-        again = self._deaths.among(left, -1) if several else self._deaths.after(left[0])
-        if again:
-            return again
-        data, seconds = self._executor.get_executor_data(), time.monotonic() - task.began
-        if self._limit is not None and seconds >= self._seconds + self._limit + GRACE_SECONDS:
-            return [failed_alone(left[0], took_too_long(self._limit, ended=True), seconds, data)]
-        how = "for want of memory" if isinstance(error, self._ray.exceptions.OutOfMemoryError) else "unexpectedly"
-        death = WorkerDeathError(f"The Ray worker that ran this packet ended {how}, and again when it ran alone.")
-        return [failed_alone(left[0], death, seconds, data)]
-
-    def _count_loss(self, piece: Piece, what: str, error: Exception) -> None:
-        """Note that rows came to nothing for no fault of theirs.
+    def _instead(self, task: _Task, piece: Piece, error: Exception) -> Sequence[BatchResult | Piece]:
+        """Return what to do about rows of which Ray gives an error.
 
         Raises:
-            ExecutorError: this happened to these rows again and again.
+            ExecutorError: nothing can be done.
         """
-        self._cluster.look_again()
-        self._losses[piece.start] += 1
-        if self._losses[piece.start] >= _LOSSES:
-            raise ExecutorError(
-                f"{_LOSSES} times in a row {what} (the first is row {piece.start} of those sent): {self._executor.shown(_reason(error))}. Everything finished "
-                "before is kept. See Ray's own log; mend what the function's module does when it is loaded, give it memory, or the "
-                "cluster nodes that stay."
-            ) from self._executor.cause_of(error)
+        self._cluster.refuse_gone(at_once=True)
+        place = f"(the first is row {piece.start} of those sent)"
+        if isinstance(error, self._worker_died):
+            if not task.announces:
+                return self._after_death(piece, error, task.began)
+            self._count_loss(piece.start, f"a worker ended before its first row {place}", error)
+            return [piece]
+        cause = getattr(error, "cause", error) if isinstance(error, self._ray.exceptions.RayTaskError) else error
+        if isinstance(cause, self._node_died):
+            self._count_loss(piece.start, f"a node of the cluster was lost that ran these rows {place}", cause)
+            return piece.left()
+        raise self._lost(piece, error)
 
-    def _cancel(self, running: list[_Task]) -> None:
+    def _cancel(self) -> None:
         """Stop what still runs: first asked, and after a second by the end of its worker process."""
-        if not running or self._cluster.is_gone or not self._ray.is_initialized():
+        if not self._sent or self._cluster.is_gone or not self._ray.is_initialized():
             return
-        for task in running:
+        for task in self._sent:
             self._ray.cancel(task.awaited, force=False)
         # A generator is ready as soon as it has one more value; its task may go on for long.
-        ends = {task.awaited.completed() if task.streams else task.awaited: task for task in running}
+        ends = {task.awaited.completed() if task.streams else task.awaited: task for task in self._sent}
         _, left = self._ray.wait([*ends], num_returns=len(ends), timeout=_CANCEL_SECONDS)
         for end in left:
             self._ray.cancel(ends[end].awaited, force=True)
@@ -326,14 +287,6 @@ def _tasks() -> tuple[Any, Any, Any]:
     # The same remote functions for all runs of this process: Ray exports them once per cluster.
     ray = _import_ray()
     return tuple(ray.remote(one) for one in ray_worker.make_tasks())
-
-
-def _reason(error: Exception) -> str:
-    cause = getattr(error, "cause", None)
-    if isinstance(cause, Exception):
-        return f"{type(cause).__name__}: {cause}"
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__
 
 
 def _plain(value: Any) -> Any:

@@ -13,21 +13,15 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from orcapod_dagster.core.errors import ExecutorError, WorkerDeathError
+from orcapod_dagster.core.errors import ExecutorError
 from orcapod_dagster.core.executors import ray_worker
 from orcapod_dagster.core.executors.base import BatchResult, RowBatch
 from orcapod_dagster.core.executors.call_options import CallOptions
-from orcapod_dagster.core.executors.deaths import Deaths, failed_alone
-from orcapod_dagster.core.executors.ray_cluster import RayCluster
-from orcapod_dagster.core.executors.ray_payload import RayPayload
-from orcapod_dagster.core.executors.ray_secrets import cause_of, shown
+from orcapod_dagster.core.executors.ray_run import RayRun
 from orcapod_dagster.core.executors.ray_shares import RayShare
 from orcapod_dagster.core.executors.set_ups import CANCEL_SECONDS, TEAR_DOWN_SECONDS, tell_tear_downs
-from orcapod_dagster.core.executors.tasks import Partial, Piece, TaskRun, rows_at_once, unpacked
-from orcapod_dagster.core.executors.time_limit import GRACE_SECONDS, took_too_long
-from orcapod_dagster.core.executors.worker_output import pass_on
+from orcapod_dagster.core.executors.tasks import Partial, Piece
 
-_MAX_ROWS: Final = 8_192
 _DEPTH: Final = 2
 """Tasks that an actor has at a time, so that it need not wait for the next; one, as soon as a packet has ended a worker."""
 _PATIENCE_SECONDS: Final = 3.0
@@ -35,8 +29,6 @@ _PATIENCE_SECONDS: Final = 3.0
 _LOOK_SECONDS: Final = 0.5
 _CLUSTER_SECONDS: Final = 5.0
 _INTERRUPT_SECONDS: Final = 3.0
-_LOSSES: Final = 4
-"""So many workers in a row that end before a row, or with their node, are not tried again."""
 _OF_TASKS: Final = frozenset({"max_retries", "retry_exceptions", "num_returns", "max_calls", "name"})
 """Options of Ray that a task takes and an actor does not, or that only one actor could have."""
 
@@ -59,14 +51,8 @@ class _Actor:
         self.set_up = handle.set_up.remote()
 
 
-class ActorRun(TaskRun):
-    """The actors and tasks of one `run_rows`; an actor is made when there is a task for it.
-
-    Args:
-        ray: the module, connected.
-        options: of one actor, as those of a task. data: what is recorded of the executor.
-        fn, call_options: as `run_rows` has them.
-    """
+class ActorRun(RayRun):
+    """The actors and tasks of one `run_rows`; an actor is made when there is a task for it; the arguments are those of `RayRun`."""
 
     def __init__(
         self,
@@ -76,21 +62,15 @@ class ActorRun(TaskRun):
         fn: Callable[..., Any],
         call_options: CallOptions,
     ) -> None:
-        super().__init__(call_options, _MAX_ROWS, rows_at_once(fn, call_options))
-        self._ray = ray
-        self._data = data
         # Unlike a task, an actor without a number of CPUs would hold none while it runs.
-        self._options = {"num_cpus": 1, **{k: v for k, v in options.items() if k not in _OF_TASKS}, "max_restarts": 0}
-        self._runtime_env: Mapping[str, Any] | None = options.get("runtime_env")
-        self._payload = RayPayload(ray, fn, call_options)
-        self._cluster = RayCluster(ray, self._options)
+        of_actors = {"num_cpus": 1, **{k: v for k, v in options.items() if k not in _OF_TASKS}, "max_restarts": 0}
+        super().__init__(ray, of_actors, data, fn, call_options)
         self._share: RayShare | None = None
         self._actors: list[_Actor] = []
         self._closing: dict[Any, _Actor] = {}
         self._of_task: dict[Any, _Actor] = {}
         self._taken_back: set[Any] = set()
-        self._deaths, self._limit = Deaths(), call_options.time_limit
-        self._losses, self._next_look = 0, 0.0
+        self._next_look = 0.0
         # Ray Client knows no generators: there, what a task finishes comes at its end.
         self._streams = self._at_once > 1 and not self._cluster.is_by_client
         self._depth = 1 if self._streams else _DEPTH
@@ -157,8 +137,8 @@ class ActorRun(TaskRun):
         self._ray.kill(actor.handle)
 
     def _dismiss(self, actor: _Actor) -> None:
+        self._closing[actor.handle.close.remote()] = actor  # first, for an interrupt may come before the other
         self._forget(actor)
-        self._closing[actor.handle.close.remote()] = actor
 
     def _forget(self, actor: _Actor) -> None:
         self._actors = [one for one in self._actors if one is not actor]
@@ -193,10 +173,10 @@ class ActorRun(TaskRun):
             actor.place = self._ray.get(actor.placed)
         except self._ray.exceptions.RuntimeEnvSetupError as error:
             raise ExecutorError(
-                f"Ray could not make the runtime_env of a worker: {shown(str(error).strip().splitlines()[-1], self._runtime_env)}. "
-                "Everything finished before is kept; mend it, and run again."
-            ) from cause_of(error, self._runtime_env)
-        except self._ray.exceptions.RayActorError:
+                f"Ray could not make the runtime_env of a worker: {self._reason(error)}. Everything finished before is kept; mend it, "
+                "and run again."
+            ) from self._cause(error)
+        except self._worker_died:
             actor.place, actor.leaves = ("", 0), True  # it is dead; its tasks tell so, one after the other
             if not any(task in running for task in actor.tasks):
                 self._forget(actor)
@@ -214,10 +194,10 @@ class ActorRun(TaskRun):
         actor = self._closing.pop(report)
         try:
             tell_tear_downs(self._ray.get(report))
-        except self._ray.exceptions.RayActorError:
+        except self._worker_died:
             pass  # it died, and its state with it
         except self._ray.exceptions.RayError as error:
-            tell_tear_downs([f"A Ray worker ({actor.place}) could not tear down: {_told(error)}"])
+            tell_tear_downs([f"A Ray worker ({actor.place}) could not tear down: {self._reason(error)}"])
         self._ray.kill(actor.handle)
 
     # ------------------------------------------------------------------ results
@@ -230,31 +210,41 @@ class ActorRun(TaskRun):
             return piece.left()
         try:
             answer = self._ray.get(next(task) if self._streams else task)
-        except self._ray.exceptions.RayActorError as error:
-            self._cluster.refuse_gone(at_once=True)
-            return self._after_death(actor, task, piece, error)
-        except Exception as error:  # noqa: BLE001  # whatever it is, it is told as one of ours
-            self._cluster.refuse_gone(at_once=True)
-            raise ExecutorError(
-                f"Ray lost a task of {piece.length} rows: {type(error).__name__}. Everything finished before is kept; see Ray's own log, "
-                "and run again."
-            ) from cause_of(error, self._runtime_env)
+        except Exception as error:  # noqa: BLE001  # looked through below, and raised as one of ours
+            return self._instead(actor, task, piece, error)
+        if not self._streams or not answer:
+            self._done(actor, task)
         if not answer:
             raise KeyboardInterrupt("a row in a Ray actor was interrupted")
-        result, more = unpacked(answer, self._ray.cloudpickle.loads, piece.start, dict(self._data))
-        pass_on(result.logs, streams=True)
-        self._losses = 0
+        result, more = self._unpacked(answer, piece)
+        self._losses.clear()
         if more:
             return Partial(result)
+        if self._streams:
+            self._done(actor, task)
+        return [result]
+
+    def _done(self, actor: _Actor, task: Any) -> None:
+        """Note that an actor is at its next task, if it has one."""
         actor.since = time.monotonic()
         actor.tasks.remove(task)
         del self._of_task[task]
         if actor.leaves and not actor.tasks:
             self._dismiss(actor)
-        return [result]
 
-    def _after_death(self, actor: _Actor, task: Any, piece: Piece, error: Exception) -> Sequence[BatchResult | Piece]:
-        """Return the rows to run again, in parts or alone, or the failure of the one that killed its worker twice, alone."""
+    def _instead(self, actor: _Actor, task: Any, piece: Piece, error: Exception) -> Sequence[BatchResult | Piece]:
+        """Return what to do about rows of which Ray gives an error.
+
+        Raises:
+            ExecutorError: nothing can be done.
+        """
+        self._cluster.refuse_gone(at_once=True)
+        if isinstance(error, self._node_died):
+            self._done(actor, task)
+            self._count_loss(0, "a node of the cluster was lost that had the result of rows", error)
+            return piece.left()
+        if not isinstance(error, self._worker_died):
+            raise self._lost(piece, error)
         del self._of_task[task]
         ran = self._was_running(actor, task)
         self._forget(actor)
@@ -264,38 +254,14 @@ class ActorRun(TaskRun):
         # What else it was sent had not begun.
         self._taken_back |= set(actor.tasks)
         if not self._succeeded(actor.set_up):
-            self._count_loss("a worker ended before its state was built", error)
+            self._count_loss(0, "a worker ended before its state was built", error)
             return piece.left()
         if actor.place is not None and not self._is_alive(actor.place[0]):
-            self._count_loss("a node of the cluster was lost", error)
+            self._count_loss(0, "a node of the cluster was lost", error)
             return piece.left()
         # What a worker finished just before its death may not have come back, so of two tasks nobody could tell which one it was.
         self._depth = 1
-        left = piece.left()
-        again = self._deaths.among(left, -1) if self._at_once > 1 and piece.length > 1 else self._deaths.after(piece)
-        if again:
-            return again
-        seconds = time.monotonic() - actor.since
-        death: Exception = WorkerDeathError(
-            f"The Ray worker that ran this packet ended, and again when it ran alone: {shown(_told(error), self._runtime_env)}"
-        )
-        if self._limit is not None and seconds >= self._seconds + self._limit + GRACE_SECONDS:
-            death = took_too_long(self._limit, ended=True)
-        return [failed_alone(piece, death, seconds, self._data)]
-
-    def _count_loss(self, what: str, error: Exception) -> None:
-        """Note that rows came to nothing for no fault of theirs.
-
-        Raises:
-            ExecutorError: this happened again and again, and nothing was finished meanwhile.
-        """
-        self._cluster.look_again()
-        self._losses += 1
-        if self._losses >= _LOSSES:
-            raise ExecutorError(
-                f"{_LOSSES} times in a row {what}: {shown(_told(error), self._runtime_env)}. Everything finished before is kept. Mend the set-up of the worker "
-                "state, give it memory, or the cluster nodes that stay; see Ray's own log."
-            ) from cause_of(error, self._runtime_env)
+        return self._after_death(piece, error, actor.since)
 
     def _is_alive(self, node: str) -> bool:
         return any(one["NodeID"] == node and one["Alive"] for one in self._ray.nodes())
@@ -314,17 +280,18 @@ class ActorRun(TaskRun):
 
     # ------------------------------------------------------------------ the end
 
-    def _cancel(self, running: list[Any]) -> None:
+    def _cancel(self) -> None:
         """Let the actors tear down, all at once; those in which a row still runs are interrupted, and have less time."""
         if self._cluster.is_gone or not self._ray.is_initialized():
             return
-        actors, self._actors = self._actors, []
+        actors, closing = self._actors, list(self._closing.values())
         there = [actor for actor in actors if actor.place is not None or self._succeeded_now(actor)]
+        busy = [actor for actor in there if actor.tasks]
         try:
-            if running:
-                self._interrupt([actor for actor in there if actor.tasks])
-            self._closing |= {actor.handle.close.remote(): actor for actor in there}
-            self._await_tear_downs(CANCEL_SECONDS if running else TEAR_DOWN_SECONDS)
+            if busy:
+                self._interrupt(busy)
+            self._closing |= {actor.handle.close.remote(): actor for actor in there if actor not in closing}
+            self._await_tear_downs(CANCEL_SECONDS if busy else TEAR_DOWN_SECONDS)
         finally:
             for actor in (*actors, *self._closing.values()):
                 self._ray.kill(actor.handle)
@@ -378,7 +345,3 @@ def _ray() -> Any:
     import ray
 
     return ray
-
-
-def _told(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -133,7 +133,7 @@ class TaskRun(ABC):
 
     @abstractmethod
     def _submit(self, piece: Piece) -> Hashable:
-        """Send a task, and return what stands for it."""
+        """Send a task, and return what stands for it; from then on, `_cancel` finds it, whatever comes of this call."""
 
     @abstractmethod
     def _finished(self, running: Mapping[Any, Piece], seconds: float) -> Any:
@@ -144,14 +144,13 @@ class TaskRun(ABC):
         """Return what a task answered: what is not all yet, its last result, or in order what is settled and what is to run again."""
 
     @abstractmethod
-    def _cancel(self, running: list[Any]) -> None:
-        """End what still runs, and free what the run holds."""
+    def _cancel(self) -> None:
+        """End what still runs, and free what the run holds; an interrupt may have come anywhere, so no list of the loop's says that."""
 
     def results(self, batches: Iterable[RowBatch]) -> Iterator[BatchResult]:
         """Keep every place taken, and yield what finishes first."""
         running: dict[Any, Piece] = {}
         waiting: deque[Piece] = deque()
-        unsettled: list[Any] = []
         source = (Piece(batch, 0, batch.length) for batch in batches if batch.length)
         try:
             while True:
@@ -167,10 +166,9 @@ class TaskRun(ABC):
                     if self._turn_seconds:
                         yield NOTHING_YET
                     continue
+                # Forgotten first, for no row may come twice, also where an interrupt comes now.
                 piece = running.pop(task)
-                unsettled.append(task)
                 found = self._collect(task, piece)
-                unsettled.clear()
                 if isinstance(found, Partial):
                     running[task] = piece.without(found.result)
                     yield from _readable(found.result, piece.batch, waiting)
@@ -190,7 +188,7 @@ class TaskRun(ABC):
                 self._leaving()
             raise
         finally:
-            self._cancel([*running, *unsettled])
+            self._cancel()
 
     def _last_results(self, running: dict[Any, Piece]) -> Iterator[BatchResult]:
         """Yield what ends within two seconds: slices are shorter than that, but for rows that are longer."""
