@@ -320,8 +320,10 @@ class ActorRun(RayRun):
         for actor in actors:
             if actor.place is not None and actor.place[0]:
                 by_node.setdefault(actor.place[0], []).append(actor.place[1])
-        here = self._ray.get_runtime_context().get_node_id()
-        ray_worker.make_interrupter()(by_node.pop(here, []))
+        # Through Ray Client, "here" is where its server is, and on this machine the numbers are those of other processes.
+        if not self._cluster.is_by_client:
+            here = self._ray.get_runtime_context().get_node_id()
+            ray_worker.make_interrupter()(by_node.pop(here, []))
         affinity = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
         sent = [
             _interrupter().options(scheduling_strategy=affinity(node, soft=False)).remote(processes)
