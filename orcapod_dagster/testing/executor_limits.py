@@ -9,14 +9,18 @@ import itertools
 import os
 import signal
 import time
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orcapod_dagster.core.errors import PacketTimeoutError
 from orcapod_dagster.core.executors.base import BatchResult, PythonFunctionExecutorProtocol, RowBatch
+from orcapod_dagster.core.executors.batch_rows import with_rows
 from orcapod_dagster.core.executors.call_options import CallOptions
 
 LIMIT = 0.5
@@ -82,6 +86,22 @@ async def ignore_async(x: int) -> int:
     return x
 
 
+def fail_slowly(x: list[int], folder: Path) -> list[int]:
+    """Take nearly as long as it may, and fail, where 0 is among the values; note each such call."""
+    if 0 in x:
+        (folder / f"{len(x)}.{uuid.uuid4().hex}").touch()
+        time.sleep(0.9 * LIMIT)
+        raise ValueError("0 is among them")
+    return x
+
+
+def ignore_all(x: list[int]) -> list[int]:
+    """Hang where 3 is among the values, so that nothing within the process can stop it."""
+    if 3 in x:
+        sum(itertools.repeat(1, 10**15))
+    return x
+
+
 def own_alarm(x: int) -> str:
     """Tell what is set for the signal of timers, and set it."""
     found = f"{signal.getsignal(signal.SIGALRM) == signal.SIG_IGN} {signal.getitimer(signal.ITIMER_REAL)[0] <= LIMIT}"
@@ -103,11 +123,11 @@ class ExecutorLimitsConformance(ABC):
         """Return a new executor to test."""
 
     def limited(
-        self, function: Callable[..., Any], rows: int, limit: float | None = LIMIT
+        self, function: Callable[..., Any], rows: int, limit: float | None = LIMIT, **calls: Any
     ) -> tuple[list[Any], dict[int, tuple[str, float]], list[BatchResult]]:
         """Run the rows 0, 1, 2, … with a limit; return their outputs, per failed row the class and the seconds, and all results."""
         batch = RowBatch((list(range(rows)),), {}, 0, rows)
-        options = CallOptions(time_limit=limit, slice_seconds=0.2, capture=1000)
+        options = CallOptions(time_limit=limit, slice_seconds=0.2, capture=1000, **calls)
         results = sorted(self.make_executor().run_rows(function, [batch], call_options=options), key=lambda r: r.start)
         outputs = [output for result in results for output in result.outputs]
         failures = {f.row: f for result in results for f in result.failures}
@@ -142,6 +162,23 @@ class ExecutorLimitsConformance(ABC):
         assert {row: name for row, (name, _) in failed.items()} == dict.fromkeys(late, "PacketTimeoutError")
         assert outputs == [None if x in late else x for x in range(12)]
         assert all(seconds > LIMIT for _, seconds in failed.values())
+
+    def test_each_call_of_a_batch_has_its_time(self, tmp_path: Path) -> None:
+        """A batch that fails just in time is called again in halves, each of which has as much time; no process is ended for it."""
+        function = with_rows(partial(fail_slowly, folder=tmp_path), ["y"], "the function")
+        outputs, failed, _ = self.limited(function, 64, batch_size=64)
+        assert outputs == [None, *range(1, 64)]
+        assert list(failed) == [0]
+        assert sorted(int(path.name.split(".")[0]) for path in tmp_path.glob("[0-9]*")) == [1, 2, 4, 8, 16, 32, 64]
+
+    def test_a_batch_that_cannot_be_stopped_ends_its_process(self) -> None:
+        """The row for which a call of a batch does not stop is found; it fails as one that took too long, and no other does."""
+        if not self.ends_what_does_not_stop:
+            pytest.skip("its rows run in the caller's own process")
+        outputs, failed, _ = self.limited(with_rows(ignore_all, ["y"], "the function"), 4, batch_size=2)
+        assert {row: name for row, (name, _) in failed.items()} == {3: "PacketTimeoutError"}
+        assert outputs == [0, 1, 2, None]
+        assert failed[3][1] > LIMIT
 
     def test_rows_within_their_limit_are_as_without(self) -> None:
         """A limit that no row reaches changes nothing, over many rows."""

@@ -43,7 +43,8 @@ class PoolProcess:
         self.tasks, self.is_busy = 0, True
         self.last_words: Sequence[LogEntry] = ()
         self.late_row = 0
-        self._row, self._since = 0, time.monotonic()
+        self._seen: tuple[int, int] | None = None
+        self._since = time.monotonic()
         self._spools = WorkerSpools(limit)
         self._shared = tempfile.TemporaryFile()  # noqa: SIM115  # until it is started
         # Written, not cut to size: on a full disk that is an error now, and not a signal when the memory is used.
@@ -78,9 +79,9 @@ class PoolProcess:
         """Send a task."""
         self.tasks += 1
         self.is_busy = True
-        for place in (0, 40):
-            self._mark[place : place + 8] = bytes(8)
-        self._row, self._since = 0, time.monotonic()
+        for place in (pool_worker.ROW, pool_worker.BEGUN, pool_worker.ENDED):
+            self._mark[8 * place : 8 * place + 8] = bytes(8)
+        self._seen = None
         with contextlib.suppress(OSError):  # as above
             self.connection.send((rows, seconds))
 
@@ -93,7 +94,7 @@ class PoolProcess:
         except (EOFError, OSError):
             return None
         # It may have come in the moment in which its row was found to be late.
-        self.late_row, self._row = 0, 0
+        self.late_row, self._seen = 0, None
         return answer
 
     def interrupt(self) -> None:
@@ -122,7 +123,8 @@ class PoolProcess:
 
     def row_begun(self) -> int:
         """Return which row it is at, counted from 1, or 0: the one begun last, the first of a batch, or the one whose code ran last."""
-        return self._marks()[0]
+        marks = self._marks()
+        return marks[pool_worker.ROW] or marks[pool_worker.BEGUN]
 
     def row_seconds(self) -> float:
         """Return how long the call runs that was seen last, about."""
@@ -130,13 +132,23 @@ class PoolProcess:
 
     def is_late(self, seconds: float) -> bool:
         """Tell whether its call runs longer; asked every now and then, for so it is seen when a call begins."""
-        marks = self._marks()
-        begun, ended = marks[0], marks[5]
-        if begun != self._row or begun == ended:
-            self._row, self._since = begun, time.monotonic()
+        call, runs = self._call()
+        if call != self._seen or not runs:
+            self._seen, self._since = call, time.monotonic()
         elif self.row_seconds() > seconds and not self.connection.poll():
-            self.late_row = begun
+            self.late_row = self.row_begun()
         return self.late_row > 0
+
+    def stayed_late(self) -> bool:
+        """Tell whether the call that was late was its last one."""
+        return self._call()[0] == self._seen
+
+    def _call(self) -> tuple[tuple[int, int], bool]:
+        """Return what stands for the last call, another thing for each of a task, and whether it runs still."""
+        marks = self._marks()
+        row, begun, ended = (marks[place] for place in (pool_worker.ROW, pool_worker.BEGUN, pool_worker.ENDED))
+        # Rows at a time have no calls that follow one another, only code that runs.
+        return (row, begun), begun > ended or (row > 0 and not begun)
 
     def _marks(self) -> list[int]:
         with memoryview(self._mark) as view, view.cast("q") as numbers:

@@ -13,9 +13,15 @@ from typing import Any, Final
 
 from orcapod_dagster.core.executors.row_worker import make_worker
 
-MARK_BYTES: Final = 48
-"""Of the file that a worker shares with its parent: rows begun (or the row whose code runs, of several at a time); per stream, where the packet began, and what was shown; with a
-time limit, rows ended."""
+MARK_BYTES: Final = 56
+"""Of the file that a worker shares with its parent, eight bytes each: the row; four for the spools, per stream where the packet began, and
+what was shown; calls begun; calls ended. All are of one task."""
+ROW: Final = 0
+"""Where rows share calls, or are under way at a time: the first one of the last call, or the one whose code runs, counted from 1."""
+BEGUN: Final = 5
+"""How many calls were begun: rows, or batches. Not of rows that are under way at a time."""
+ENDED: Final = 6
+"""How many of them ended; where there is no time limit, nobody counts."""
 REPORT: Final = b"report:"
 """What the last answer of a worker begins with, which says what failed in tearing down; others begin as pickles do."""
 
@@ -37,18 +43,18 @@ def serve(
     for handle in (connection.fileno(), lifeline, mark, *spools):
         os.set_inheritable(handle, False)
     threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
-    begun = memoryview(mmap.mmap(mark, MARK_BYTES)).cast("q")
+    marks = memoryview(mmap.mmap(mark, MARK_BYTES)).cast("q")
 
     def before_call() -> None:
-        begun[0] += 1
+        marks[BEGUN] += 1
 
     def after_call() -> None:
-        begun[5] += 1
+        marks[ENDED] += 1
 
     function, order, options = payload
     told = before_call, None if options["time_limit"] is None else after_call
-    worker = make_worker(function, "cloudpickle", order, options, *told, files=spools, marks=begun[1:5])
-    runs = functools.partial(begun.__setitem__, 0)
+    worker = make_worker(function, "cloudpickle", order, options, *told, files=spools, marks=marks[1:5])
+    runs = functools.partial(marks.__setitem__, ROW)
     worker.listen()
     while True:
         try:

@@ -203,7 +203,7 @@ class _Run(TaskRun):
     ) -> Sequence[BatchResult | Piece]:
         """Return the failure of the row that did not end in time, among those that are left, which run again."""
         late_in = next((part for part in left if part.first <= row < part.last), None)
-        if worker.row_begun() != worker.late_row or late_in is None:
+        if late_in is None or not worker.stayed_late():
             return left  # it went on to another row while it was ended
         before, late, after = around(late_in, row - late_in.first)
         error = took_too_long(limit, ended=True)

@@ -268,13 +268,14 @@ class _Task:
         """Tell whether what came is that it begins, and no more than that."""
         if not self.announces:
             return False
-        first = next(self.awaited)
+        began = time.monotonic()
+        first = next(self.awaited)  # which lets it go on
         try:
             ray.get(first)
         except Exception:  # noqa: BLE001  # whatever it is, who asks for the value gets it
             self._value = first
             return False
-        self.announces, self.began = False, time.monotonic()
+        self.announces, self.began = False, began
         return True
 
     def value(self) -> Any:

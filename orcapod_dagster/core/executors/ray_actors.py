@@ -37,7 +37,8 @@ class _Actor:
     """One actor, with the tasks that it was sent and that are not collected.
 
     Attributes:
-        place: its node and process, once it has a place. leaves: whether it gets no more tasks.
+        place: its node and process, once it has a place. is_set_up: whether its state is built, or could not be.
+        leaves: whether it gets no more tasks.
         since: when it began with the first of its tasks, about, by `time.monotonic`.
     """
 
@@ -45,7 +46,7 @@ class _Actor:
         self.handle = handle
         self.began = self.since = time.monotonic()
         self.place: tuple[str, int] | None = None
-        self.leaves = False
+        self.is_set_up = self.leaves = False
         self.tasks: deque[Any] = deque()
         self.placed = handle.place.remote()
         self.set_up = handle.set_up.remote()
@@ -155,12 +156,16 @@ class ActorRun(RayRun):
             if left <= 0:
                 return None
             placing = {actor.placed: actor for actor in self._actors if actor.place is None}
-            ready, _ = self._ray.wait([*running, *placing, *self._closing], num_returns=1, timeout=left)
+            setting_up = {actor.set_up: actor for actor in self._actors if actor.place and not actor.is_set_up}
+            # Set-ups first, for where a worker dies with its rows it counts how long they ran.
+            ready, _ = self._ray.wait([*setting_up, *running, *placing, *self._closing], num_returns=1, timeout=left)
             for one in ready:
                 if one in running:
                     return one
                 if one in placing:
                     self._is_placed(placing[one], running)
+                elif one in setting_up:
+                    setting_up[one].is_set_up, setting_up[one].since = True, time.monotonic()
                 else:
                     self._closed(one)
             self._take_back_late()

@@ -71,7 +71,7 @@ class RayRun(TaskRun):
         # What Ray says of memory is advice about its settings.
         how = "for want of memory" if isinstance(error, self._ray.exceptions.OutOfMemoryError) else self._reason(error)
         failure = WorkerDeathError(f"The Ray worker that ran this packet ended, and again when it ran alone: {how}")
-        if self._limit is not None and seconds >= self._seconds + self._limit + GRACE_SECONDS:
+        if self._limit is not None and seconds >= self._limit + GRACE_SECONDS:
             failure = took_too_long(self._limit, ended=True)
         (alone,) = piece.left()
         return [failed_alone(alone, failure, seconds, self._data)]

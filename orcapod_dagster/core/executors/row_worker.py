@@ -18,7 +18,7 @@ from orcapod_dagster.core.executors.capture import Capture
 from orcapod_dagster.core.executors.concurrent_rows import run_concurrently
 from orcapod_dagster.core.executors.event_loop import EventLoopThread
 from orcapod_dagster.core.executors.slices import SliceFailure, SliceResult, describe, is_async, run_slice
-from orcapod_dagster.core.executors.time_limit import GRACE_SECONDS, ending_process, limited
+from orcapod_dagster.core.executors.time_limit import GRACE_SECONDS, ending, ending_process, limited
 from orcapod_dagster.core.executors.worker_states import Interrupts, SetUpError, WorkerStates
 from orcapod_dagster.core.skip import SkipPacket
 
@@ -51,7 +51,7 @@ class RowWorker:
         loaded = limited(loaded, time_limit)
         self._limited, self._options = loaded, options
         self._function = loaded if before_call is None else _announced(loaded, before_call, after_call)
-        self._limit = time_limit if before_call is None else None
+        self._longest = None if time_limit is None or before_call is not None else time_limit + GRACE_SECONDS
         self._loop = EventLoopThread()
         self._states = WorkerStates(factories, self._loop)
         self._failed = b""
@@ -87,13 +87,16 @@ class RowWorker:
             if self.set_up():
                 return self._failed
             columns, keywords, length = self._pickler.loads(rows)
-            longest = None if self._limit is None else seconds + self._limit + GRACE_SECONDS
-            with ending_process(longest):
-                if size := self._options["batch_size"]:
-                    given, call = Columns(columns, keywords, length), self._states.bind(self._limited)
-                    result = run_batches(call, given, 0, seconds, size, self._loop, self._capture, runs or _ignored)
-                else:
-                    call = self._states.bind(self._function)
+            if size := self._options["batch_size"]:
+                # Each call by itself: one that fails is made again in halves, of which none has less time for that.
+                call = self._states.bind(ending(self._function, self._longest))
+                given = Columns(columns, keywords, length)
+                result = run_batches(call, given, 0, seconds, size, self._loop, self._capture, runs or _ignored)
+            else:
+                call = self._states.bind(self._function)
+                # All calls together, for a timer costs a thread each time; the last one begins before `seconds` are over.
+                longest = self._longest and self._longest + (seconds if length > 1 else 0.0)
+                with ending_process(longest):
                     result = run_slice(call, columns, keywords, 0, length, seconds, self._loop, self._capture)
             if result.interrupt is not None:
                 raise result.interrupt

@@ -77,6 +77,25 @@ def ending_process(seconds: float | None) -> Generator[None, None, None]:
         faulthandler.cancel_dump_traceback_later()
 
 
+def ending(function: Callable[..., Any], seconds: float | None) -> Callable[..., Any]:
+    """Return the function, sync or async as it is, of which each call ends this process if it takes longer; see `ending_process`."""
+    if seconds is None:
+        return function
+    if is_async(function):
+
+        async def awaited(*values: Any, **keywords: Any) -> Any:
+            with ending_process(seconds):
+                return await function(*values, **keywords)
+
+        return awaited
+
+    def called(*values: Any, **keywords: Any) -> Any:
+        with ending_process(seconds):
+            return function(*values, **keywords)
+
+    return called
+
+
 def took_too_long(seconds: float, *, ended: bool) -> PacketTimeoutError:
     """Return the error of a row, which says whether its process had to be ended."""
     how = f", and did not end when it was stopped: {GRACE_SECONDS:g} s later its process was ended" if ended else ""
