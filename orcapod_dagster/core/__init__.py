@@ -14,14 +14,10 @@ from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor
 from orcapod_dagster.core.executors.process_pool import ProcessPoolExecutor
 from orcapod_dagster.core.executors.ray import RayExecutor
 from orcapod_dagster.core.files import Directory, File
-from orcapod_dagster.core.packet_function import (
-    PacketFunctionProtocol,
-    PacketFunctionProxy,
-    PacketFunctionWrapper,
-    PythonPacketFunction,
-)
+from orcapod_dagster.core.packet_function import PythonPacketFunction
 from orcapod_dagster.core.pod import FunctionPod
 from orcapod_dagster.core.result_cache import CachedPacketFunction, ResultCache
+from orcapod_dagster.core.stand_ins import PacketFunctionProtocol, PacketFunctionProxy, PacketFunctionWrapper
 from orcapod_dagster.core.types import ContentHash, Schema
 
 __all__ = [

@@ -9,7 +9,7 @@ import logging
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
 from operator import itemgetter
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -24,7 +24,6 @@ from orcapod_dagster.core.errors import (
     InputError,
     OutputCountError,
     OutputSizeError,
-    UnboundFunctionError,
 )
 from orcapod_dagster.core.execution_data import EXECUTION_DATA_SCHEMA, check_executor, flatten_execution_data
 from orcapod_dagster.core.executors.base import PythonFunctionExecutorProtocol
@@ -70,38 +69,6 @@ from orcapod_dagster.core.worker_state import resources_of, states_of, without_p
 FUNCTION_TYPE_ID: Final = "python.function.v0"
 LARGEST_BATCH: Final = 1024 * 1024 * 1024
 """Bytes of the outputs of several rows that are converted at once; Arrow counts the bytes of one array with 31 bits."""
-
-
-@runtime_checkable
-class PacketFunctionProtocol(Protocol):
-    """What caches, pods and assets need of a packet function."""
-
-    @property
-    def uri(self) -> tuple[str, str, str, str]:
-        """The identity, which scopes the result cache."""
-        ...
-
-    @property
-    def input_packet_schema(self) -> Schema:
-        """Names and types of the parameters."""
-        ...
-
-    @property
-    def output_packet_schema(self) -> Schema:
-        """Names and types of the output columns."""
-        ...
-
-    def get_function_variation_data(self) -> dict[str, str]:
-        """Return what the function is."""
-        ...
-
-    def get_execution_data(self) -> dict[str, Any]:
-        """Return how it runs."""
-        ...
-
-    def call(self, packet: Packet, logger: logging.Logger | None = None) -> Packet | None:
-        """Compute one packet."""
-        ...
 
 
 class PythonPacketFunction:
@@ -678,9 +645,6 @@ def source_file(function: Callable[..., Any]) -> str | None:
     return None if code is None else code.co_filename
 
 
-# ---------------------------------------------------------------------------- decorator, wrapper, proxy
-
-
 def packet_function(
     output_keys: str | Collection[str] | None = None, *, version: str = "v0.0", **options: Any
 ) -> Callable[[Callable[..., Any]], PythonPacketFunction]:
@@ -704,75 +668,3 @@ def packet_function(
         return PythonPacketFunction(function, keys, version=version, **options)
 
     return decorate
-
-
-class PacketFunctionWrapper:
-    """Delegates everything to another packet function; subclasses change what they are for."""
-
-    def __init__(self, packet_function: Any) -> None:
-        self.packet_function = packet_function
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "packet_function":
-            raise AttributeError(name)
-        return getattr(self.packet_function, name)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the plain function."""
-        return self.packet_function(*args, **kwargs)
-
-    @property
-    def executor(self) -> PythonFunctionExecutorProtocol | None:
-        """The wrapped function's executor."""
-        return self.packet_function.executor
-
-    @executor.setter
-    def executor(self, executor: PythonFunctionExecutorProtocol | None) -> None:
-        self.packet_function.executor = executor
-
-
-class PacketFunctionProxy:
-    """Stands in for a packet function that cannot be imported here; enough to read its results.
-
-    Args:
-        config: what `to_config()` of the real function gave.
-    """
-
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        self._config = dict(config)
-        self._bound: PythonPacketFunction | None = None
-
-    @property
-    def uri(self) -> tuple[str, ...]:
-        """The identity, from the configuration."""
-        return tuple(self._config["uri"])
-
-    def bind(self, packet_function: PythonPacketFunction) -> None:
-        """Bind the real function.
-
-        Raises:
-            DefinitionError: it has another identity than the configuration says.
-        """
-        if packet_function.uri != self.uri:
-            raise DefinitionError(
-                f"The function bound has the uri {packet_function.uri}, the proxy {self.uri}. Bind the same one."
-            )
-        self._bound = packet_function
-
-    def get_function_variation_data_schema(self) -> Schema:
-        """Return the bound function's schema; empty until bound."""
-        return Schema() if self._bound is None else self._bound.get_function_variation_data_schema()
-
-    def get_execution_data_schema(self) -> Schema:
-        """Return the bound function's schema; empty until bound."""
-        return Schema() if self._bound is None else self._bound.get_execution_data_schema()
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        if self._bound is None:
-            raise UnboundFunctionError(
-                f"The function {self._config['function_name']!r} is not bound here, so {name!r} is not known. Import its module "
-                f"{self._config['module']!r} and bind() it, or only read its results."
-            )
-        return getattr(self._bound, name)

@@ -32,8 +32,8 @@ from orcapod_dagster.core.errors import InputError, OrcapodError
 from orcapod_dagster.core.files import FileMemory, FileReader, Looks
 from orcapod_dagster.core.hashing import HASH_TYPE, PACKET_METHOD, hash_rows, split_lanes
 from orcapod_dagster.core.joined_source import JoinedSource
-from orcapod_dagster.core.packet_function import PacketFunctionWrapper
 from orcapod_dagster.core.sources import TableSource
+from orcapod_dagster.core.stand_ins import PacketFunctionWrapper
 from orcapod_dagster.core.widening import WidenedSource
 
 MatchPolicy = Literal["version", "signature", "content", "environment"]
