@@ -1,4 +1,4 @@
-"""What a packet function declares beside its code, as JSON, and read again where the function is imported."""
+"""A packet function as JSON: where its code is and what it declares beside it; read again where the function is imported."""
 
 from __future__ import annotations
 
@@ -8,39 +8,94 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orcapod_dagster.core.errors import DefinitionError
 from orcapod_dagster.core.identity import EnvironmentVariable, variable_name
 
+if TYPE_CHECKING:  # packet functions are written and read by this room
+    from orcapod_dagster.core.packet_function import PythonPacketFunction
 
-def declarations_config(
-    own_code: Sequence[Any],
-    depends_on: Mapping[str, Any] | Sequence[Any],
-    ignore: Sequence[str],
-    formerly: Sequence[str],
-) -> dict[str, Any]:
-    """Return declarations of a packet function as JSON-compatible values.
 
-    Args:
-        own_code, depends_on, ignore, formerly: as `PythonPacketFunction` takes them. What of `depends_on` is neither JSON, nor a
-            path, an environment variable or something that can be imported, is told by its class alone.
+def config_of(function: PythonPacketFunction) -> dict[str, Any]:
+    """Return a JSON-compatible description of a packet function.
+
+    What of `depends_on` is neither JSON, nor a path, an environment variable or something that can be imported, is told by its
+    class alone.
     """
-    named = isinstance(depends_on, Mapping)
     return {
-        "own_code": [one.__name__ if isinstance(one, ModuleType) else one for one in own_code],
-        "depends_on": {name: _told(one) for name, one in depends_on.items()} if named else [*map(_told, depends_on)],
-        "ignore": list(ignore),
-        "formerly": list(formerly),
+        "packet_function_type_id": function.packet_function_type_id,
+        "module": function.function.__module__,
+        "qualname": function.function.__qualname__,
+        "function_name": function.canonical_function_name,
+        "version": function.version,
+        "output_keys": list(function.output_keys),
+        "uri": list(function.uri),
+        "max_concurrency": function.max_concurrency,
+        "batch_size": function.batch_size,
+        **_declarations_told(function),
     }
 
 
-def declarations_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the declarations that a configuration tells; none for one of a release that did not tell them.
+def function_of(config: Mapping[str, Any]) -> Any:
+    """Return what stands under the function's name in its module.
+
+    Raises:
+        DefinitionError: the module or name cannot be imported here.
+    """
+    try:
+        return _imported(config["module"], config["qualname"])
+    except (ImportError, AttributeError) as error:
+        raise DefinitionError(
+            f"{config['module']}.{config['qualname']} cannot be imported here ({error}). "
+            "PacketFunctionProxy reads results without it."
+        ) from error
+
+
+def arguments_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments that make the packet function anew, of its plain function; see `PythonPacketFunction`.
 
     Raises:
         DefinitionError: `depends_on` has what JSON could not carry, or what cannot be imported here; names it.
     """
+    batch_size = config.get("batch_size", 0)
+    return {
+        "output_keys": config["output_keys"] or None,
+        "function_name": config["function_name"],
+        "version": config["version"],
+        **_declarations_read(config),
+        "max_concurrency": config.get("max_concurrency"),
+        "batch": batch_size > 0,
+        "batch_size": batch_size or None,
+    }
+
+
+def refuse_another(config: Mapping[str, Any], uri: Sequence[str]) -> None:
+    """Refuse a packet function that was made by a configuration, and has another identity than that says.
+
+    Raises:
+        DefinitionError: names both.
+    """
+    if list(uri) != list(config["uri"]):
+        raise DefinitionError(
+            f"{config['module']}.{config['qualname']} is here {uri}, and was {tuple(config['uri'])}: its output types, or "
+            "schemas that were given. Make the packet function where it is defined, by the decorator, and import that."
+        )
+
+
+def _declarations_told(function: PythonPacketFunction) -> dict[str, Any]:
+    depends_on = function.depends_on
+    named = isinstance(depends_on, Mapping)
+    return {
+        "own_code": [one.__name__ if isinstance(one, ModuleType) else one for one in function.own_code],
+        "depends_on": {name: _told(one) for name, one in depends_on.items()} if named else [*map(_told, depends_on)],
+        "ignore": list(function.ignore),
+        "formerly": list(function.formerly),
+    }
+
+
+def _declarations_read(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the declarations that a configuration tells; none for one of a release that did not tell them."""
     name, told = config["function_name"], config.get("depends_on", [])
     if isinstance(told, Mapping):
         depends_on: Any = {key: _read(one, f"{name!r}: depends_on {key!r}") for key, one in told.items()}
@@ -50,7 +105,7 @@ def declarations_of(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"depends_on": depends_on, **rest}
 
 
-def imported(module: str, qualname: str) -> Any:
+def _imported(module: str, qualname: str) -> Any:
     """Return what a module has under a name.
 
     Raises:
@@ -74,7 +129,7 @@ def _told(value: Any) -> dict[str, Any]:
     module, qualname = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
     if isinstance(module, str) and isinstance(qualname, str) and module in sys.modules:
         try:
-            if imported(module, qualname) is value:
+            if _imported(module, qualname) is value:
                 return {"module": module, "qualname": qualname}
         except (ImportError, AttributeError):
             pass
@@ -94,7 +149,7 @@ def _read(told: Mapping[str, Any], what: str) -> Any:
     if "value" in told:
         return told["value"]
     try:
-        return imported(told["module"], told["qualname"])
+        return _imported(told["module"], told["qualname"])
     except (ImportError, AttributeError) as error:
         raise DefinitionError(
             f"function {what} cannot be imported here ({error}). Install that module, or use a PacketFunctionProxy to read results."

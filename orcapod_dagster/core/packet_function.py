@@ -41,7 +41,7 @@ from orcapod_dagster.core.forms import (
     is_arrow,
     lists_of,
 )
-from orcapod_dagster.core.function_config import declarations_config, declarations_of, imported
+from orcapod_dagster.core.function_config import arguments_of, config_of, function_of, refuse_another
 from orcapod_dagster.core.git import git_state
 from orcapod_dagster.core.hashing import hash_schema
 from orcapod_dagster.core.identity import (
@@ -577,18 +577,7 @@ class PythonPacketFunction:
 
     def to_config(self) -> dict[str, Any]:
         """Return a JSON-compatible description that `from_config` reads."""
-        return {
-            "packet_function_type_id": self.packet_function_type_id,
-            "module": self.function.__module__,
-            "qualname": self.function.__qualname__,
-            "function_name": self.canonical_function_name,
-            "version": self.version,
-            "output_keys": list(self.output_keys),
-            "uri": list(self.uri),
-            "max_concurrency": self.max_concurrency,
-            "batch_size": self.batch_size,
-            **declarations_config(self.own_code, self.depends_on, self.ignore, self.formerly),
-        }
+        return config_of(self)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> PythonPacketFunction:
@@ -598,29 +587,11 @@ class PythonPacketFunction:
             DefinitionError: the module or name cannot be imported here, where a PacketFunctionProxy reads results only; or the
                 function would be another one, for it declares what JSON does not carry, or was made with schemas.
         """
-        try:
-            found = imported(config["module"], config["qualname"])
-        except (ImportError, AttributeError) as error:
-            raise DefinitionError(
-                f"{config['module']}.{config['qualname']} cannot be imported here ({error}). "
-                "PacketFunctionProxy reads results without it."
-            ) from error
+        found = function_of(config)
         if isinstance(found, PythonPacketFunction):
             return found
-        function = getattr(found, "__wrapped_function__", found)
-        named = (config["output_keys"] or None, config["function_name"], config["version"])
-        batch_size = config.get("batch_size", 0)
-        calls: dict[str, Any] = {
-            "max_concurrency": config.get("max_concurrency"),
-            "batch": batch_size > 0,
-            "batch_size": batch_size or None,
-        }
-        made = cls(function, *named, **declarations_of(config), **calls)
-        if list(made.uri) != list(config["uri"]):
-            raise DefinitionError(
-                f"{config['module']}.{config['qualname']} is here {made.uri}, and was {tuple(config['uri'])}: its output types, or "
-                "schemas that were given. Make the packet function where it is defined, by the decorator, and import that."
-            )
+        made = cls(getattr(found, "__wrapped_function__", found), **arguments_of(config))
+        refuse_another(config, made.uri)
         return made
 
 
