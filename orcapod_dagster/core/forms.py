@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections.abc
 import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 import pyarrow as pa
@@ -143,3 +143,16 @@ def checked_concurrency(given: int | None, function: Callable[..., Any], batch_s
             "what runs at once within the call."
         )
     return given
+
+
+def refuse_large_values(columns: Collection[str], owner: str) -> None:
+    """Refuse output columns of a batch function that are declared `Blob`.
+
+    Raises:
+        DefinitionError: there are some; names them.
+    """
+    if columns:
+        raise DefinitionError(
+            f"{owner}: the outputs {sorted(columns)} of a batch function are declared Blob, which is for functions "
+            "of one packet: a large value is stored before its call ends. Leave batch=True out."
+        )

@@ -4,42 +4,27 @@ from __future__ import annotations
 
 import functools
 import inspect
-import itertools
 import logging
-import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
-from operator import itemgetter
 from typing import Any, Final
 
 import pyarrow as pa
 
-from orcapod_dagster.core import converter
-from orcapod_dagster.core.arrow import pc, size_of
-from orcapod_dagster.core.blobs.codec import blob_columns, refuse_long_bytes
 from orcapod_dagster.core.blobs.keeper import Keeper, keeping
 from orcapod_dagster.core.datagrams import Packet
-from orcapod_dagster.core.errors import (
-    ConversionError,
-    DefinitionError,
-    InputError,
-    OutputCountError,
-    OutputSizeError,
-)
 from orcapod_dagster.core.execution_data import EXECUTION_DATA_SCHEMA, check_executor, flatten_execution_data
 from orcapod_dagster.core.executors.base import PythonFunctionExecutorProtocol
 from orcapod_dagster.core.executors.batch_rows import first_of, with_rows
 from orcapod_dagster.core.executors.generator_rows import as_list
 from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor
 from orcapod_dagster.core.executors.slices import is_async
-from orcapod_dagster.core.files import file_columns
 from orcapod_dagster.core.forms import (
     INDEX_FIELD,
     checked_batch_size,
     checked_concurrency,
     element_hints,
-    generated,
     is_arrow,
-    lists_of,
+    refuse_large_values,
 )
 from orcapod_dagster.core.function_config import arguments_of, config_of, function_of, refuse_another
 from orcapod_dagster.core.git import git_state
@@ -53,22 +38,21 @@ from orcapod_dagster.core.identity import (
     function_signature_hash,
 )
 from orcapod_dagster.core.one_packet import call_here, execute, execute_async
+from orcapod_dagster.core.packet_inputs import PacketInputs
+from orcapod_dagster.core.packet_outputs import PacketOutputs
 from orcapod_dagster.core.signature import (
-    checked_arrow_schema,
     former_names,
     given_schema,
     input_schema as make_input_schema,
-    output_keys as find_output_keys,
-    output_schema as make_output_schema,
+    name_of,
     parse_version,
+    source_file,
     type_hints,
 )
 from orcapod_dagster.core.types import Schema
-from orcapod_dagster.core.worker_state import resources_of, states_of, without_parameters
+from orcapod_dagster.core.worker_state import refuse_resources, resources_of, states_of, without_parameters
 
 FUNCTION_TYPE_ID: Final = "python.function.v0"
-LARGEST_BATCH: Final = 1024 * 1024 * 1024
-"""Bytes of the outputs of several rows that are converted at once; Arrow counts the bytes of one array with 31 bits."""
 
 
 class PythonPacketFunction:
@@ -131,9 +115,7 @@ class PythonPacketFunction:
         self._arguments: Final[dict[str, Any]] = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         self.function: Final = function
         self.__wrapped_function__ = function
-        self.canonical_function_name: Final = function_name or getattr(function, "__name__", type(function).__name__)
-        if self.canonical_function_name == "<lambda>":
-            raise DefinitionError("A lambda has no name of its own. Give it one: function_name='...'.")
+        self.canonical_function_name: Final = name_of(function, function_name)
         self._owner: Final = f"function {self.canonical_function_name!r}"
         self.version: Final = version
         self.major_version, self.minor_version_string = parse_version(version, self._owner)
@@ -144,48 +126,42 @@ class PythonPacketFunction:
         self.formerly: Final = former_names(formerly, self.canonical_function_name, self._owner)
         self.batch_size: Final = checked_batch_size(batch, batch_size, self._owner)
         self.max_concurrency: Final = checked_concurrency(max_concurrency, function, self.batch_size, self._owner)
-        self._signature: Final = inspect.signature(function)
-        hints = type_hints(function, self._owner)
-        input_schema, output_schema = given_schema(input_schema), given_schema(output_schema)
-        self.worker_state: Final = states_of(self._signature, worker_state or {}, self._owner)
-        found = resources_of(self._signature, hints, self._owner)
-        self.resources: Final = {name: kind for name, kind in found.items() if name not in self.worker_state}
-        no_columns = {*self.worker_state, *self.resources}
-        self._arrow_parameters = frozenset(name for name, hint in hints.items() if batch and is_arrow(hint))
-        if batch:
-            hints = element_hints(
-                without_parameters(self._signature, no_columns), hints, input_schema, output_schema, self._owner
-            )
-        self.input_packet_schema: Final = make_input_schema(
-            self._signature, hints, input_schema, self._owner, no_columns
-        )
-        row_hint = generated(function, hints.get("return"), self._owner)
-        self.is_generator: Final = row_hint is not None
-        if self.is_generator:
-            hints = {**hints, "return": row_hint}
-        self._record_type, self.output_keys = find_output_keys(output_keys, hints.get("return"), output_schema)
-        row_schema = make_output_schema(self.output_keys, self._record_type, hints, output_schema, self._owner)
-        if self.is_generator and (batch or not self.output_keys):
-            raise DefinitionError(
-                f"{self._owner} is a generator. It takes one packet, so leave batch=True out, and its rows need columns: give output_keys, or "
-                "yield TypedDicts, dataclasses or NamedTuples."
-            )
-        self.output_packet_schema: Final = Schema(lists_of(row_schema)) if self.is_generator else row_schema
-        self.row_arrow_schema: Final = checked_arrow_schema(row_schema, self._owner, "output")
-        """The output columns of one row; of a generator, its records hold lists of them."""
-        self.input_arrow_schema: Final = checked_arrow_schema(self.input_packet_schema, self._owner, "parameter")
-        self.file_columns: Final = file_columns(self.input_packet_schema, self._owner)
-        self.output_arrow_schema: Final = checked_arrow_schema(self.output_packet_schema, self._owner, "output")
-        self.blob_parameters: Final = blob_columns(self.input_packet_schema, self._owner)
-        self.blob_outputs: Final = blob_columns(self.output_packet_schema, self._owner)
-        if batch and self.blob_outputs:
-            raise DefinitionError(
-                f"{self._owner}: the outputs {sorted(self.blob_outputs)} of a batch function are declared Blob, which is for functions "
-                "of one packet: a large value is stored before its call ends. Leave batch=True out."
-            )
+        self._read_signature(output_keys, given_schema(input_schema), given_schema(output_schema), worker_state or {})
         self._active = True
         self.executor = executor if executor is not None else LocalPythonFunctionExecutor()
         functools.update_wrapper(self, function, updated=())
+
+    def _read_signature(
+        self,
+        output_keys: str | Sequence[str] | None,
+        input_schema: Mapping[str, Any] | None,
+        output_schema: Mapping[str, Any] | None,
+        worker_state: Mapping[str, Any],
+    ) -> None:
+        """Set what the signature says, where nothing that is given overrules it: which parameters are columns, and of which types."""
+        function, owner, batch = self.function, self._owner, self.batch_size > 0
+        signature = inspect.signature(function)
+        hints = type_hints(function, owner)
+        self.worker_state = states_of(signature, worker_state, owner)
+        resources = resources_of(signature, hints, owner)
+        self.resources = {name: kind for name, kind in resources.items() if name not in self.worker_state}
+        no_columns = {*self.worker_state, *self.resources}
+        arrow_parameters = frozenset(name for name, hint in hints.items() if batch and is_arrow(hint))
+        if batch:
+            hints = element_hints(without_parameters(signature, no_columns), hints, input_schema, output_schema, owner)
+        schema = make_input_schema(signature, hints, input_schema, owner, no_columns)
+        self.inputs = PacketInputs(schema, signature, arrow_parameters, owner)
+        self.outputs = PacketOutputs.of(function, hints, output_keys, output_schema, owner, batch=batch)
+        self.input_packet_schema, self.output_packet_schema = self.inputs.schema, self.outputs.schema
+        self.output_keys, self.is_generator = self.outputs.keys, self.outputs.is_generator
+        # Asked for now, so that what cannot be right is refused where the function is defined.
+        self.row_arrow_schema = self.outputs.row_arrow_schema
+        self.input_arrow_schema = self.inputs.arrow_schema
+        self.file_columns = self.inputs.file_columns
+        self.output_arrow_schema = self.outputs.arrow_schema
+        self.blob_parameters, self.blob_outputs = self.inputs.blob_columns, self.outputs.blob_columns
+        if batch:
+            refuse_large_values(self.blob_outputs, owner)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the plain function; worker state that the caller does not pass is made for this one call."""
@@ -226,7 +202,7 @@ class PythonPacketFunction:
 
     def _identity_options(self) -> dict[str, Any]:
         # The fields of a record type name themselves; the order of its fields decides nothing.
-        outputs = self.output_keys if self._record_type is None else ()
+        outputs = self.output_keys if self.outputs.record_type is None else ()
         return {
             "own_code": self.own_code,
             "depends_on": self.depends_on,
@@ -303,11 +279,7 @@ class PythonPacketFunction:
         Raises:
             DefinitionError: a parameter is a Dagster resource, and nothing says which.
         """
-        if self.resources:
-            raise DefinitionError(
-                f"{self._owner}: parameters {sorted(self.resources)} are Dagster resources, which the run of an asset gives. Outside "
-                "of one, call the plain function with a resource of yours, or give worker_state={...: per_worker(...)}."
-            )
+        refuse_resources(self.resources, self._owner)
         return {name: state.factory for name, state in self.worker_state.items()}
 
     def call_here(self, values: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
@@ -355,13 +327,7 @@ class PythonPacketFunction:
         return first_of(self.for_rows()) if self.batch_size else self.for_rows()
 
     def _one(self, packet: Packet) -> dict[str, Any]:
-        if not self.batch_size:
-            return self.kwargs_of(packet)
-        positional, keyword = self.argument_columns(self.bind_packet(packet))
-        return {
-            **dict(zip([n for n in self.input_packet_schema if n not in keyword], positional, strict=True)),
-            **keyword,
-        }
+        return self.inputs.batch_of(packet) if self.batch_size else self.kwargs_of(packet)
 
     def for_rows(self) -> Callable[..., Any]:
         """Return the function as executors call it: a batch function gives a list of one result per packet, a generator one of its rows."""
@@ -384,25 +350,12 @@ class PythonPacketFunction:
         )
 
     def kwargs_of(self, packet: Packet) -> dict[str, Any]:
-        """Return the function's keyword arguments for one packet, brought to the parameters' types.
-
-        Raises:
-            InputError: a column is missing, of another type, or holds a value that the parameter does not take.
-        """
-        columns = self.bind_packet(packet)
-        return {name: converter.to_python(array, self.input_packet_schema[name])[0] for name, array in columns.items()}
+        """Return the function's keyword arguments for one packet; see `PacketInputs.kwargs_of`."""
+        return self.inputs.kwargs_of(packet)
 
     def bind_packet(self, packet: Packet) -> dict[str, pa.Array]:
-        """Return the consumed columns of one packet as one-row arrays of the parameters' types.
-
-        Raises:
-            InputError: a column is missing, of another type, or holds a value that the parameter does not take.
-        """
-        table = packet.as_table()
-        columns = self.bind_columns({name: table[name] for name in table.column_names}, 1)
-        for reason in self.refused_rows(columns).values():
-            raise InputError(reason)
-        return columns
+        """Return the consumed columns of one packet; see `PacketInputs.bind_packet`."""
+        return self.inputs.bind_packet(packet)
 
     def output_packet(self, output: Any) -> Packet:
         """Make the output packet of one return value; what the function does to that later does not change the packet."""
@@ -411,167 +364,32 @@ class PythonPacketFunction:
     # ------------------------------------------------------------------ many rows
 
     def bind_columns(self, columns: Mapping[str, pa.Array | pa.ChunkedArray], rows: int) -> dict[str, pa.Array]:
-        """Pick the consumed columns and bring them to the parameters' types; a missing optional one gets its default.
-
-        Args:
-            columns: the input's columns by parameter name; further ones are not looked at.
-            rows: their length.
-
-        Returns:
-            Parameter name → array of the parameter's Arrow type. Nulls are kept, also where they are not allowed.
-
-        Raises:
-            InputError: a column is missing, or of a type that does not fit.
-        """
-        bound: dict[str, pa.Array] = {}
-        for name, hint in self.input_packet_schema.items():
-            if name in columns:
-                bound[name] = converter.conform(columns[name], hint, name=name, owner=self._owner)
-            elif name in self.input_packet_schema.optional:
-                default = self._signature.parameters[name].default
-                one = converter.to_array([default], hint, column=name, owner=self._owner)
-                bound[name] = pa.repeat(one[0], rows) if default is not None else pa.nulls(rows, one.type)
-            else:
-                raise InputError(
-                    f"{self._owner}: parameter {name!r} has no column in the input, which has {sorted(columns)}. Rename an "
-                    f"upstream column to it (rename={{'<column>': '{name}'}}), give it as params, or give it a default."
-                )
-        return bound
+        """Pick the consumed columns and bring them to the parameters' types; see `PacketInputs.bind_columns`."""
+        return self.inputs.bind_columns(columns, rows)
 
     def refused_rows(self, bound: Mapping[str, pa.Array]) -> dict[int, str]:
-        """Find the rows that hold what a parameter does not take; see `converter.misfits`.
-
-        Args:
-            bound: what `bind_columns` gave.
-
-        Returns:
-            Row → why it is refused.
-        """
-        rows: dict[int, str] = {}
-        for name, array in bound.items():
-            hint = self.input_packet_schema[name]
-            refused = converter.misfits(array, hint)
-            if refused is None:
-                continue
-            for row in pc.indices_nonzero(refused).to_pylist():
-                what = (
-                    f"holds what {converter.type_name(hint)} does not take: a null inside, an unknown name, a key twice, "
-                    "or a time that Python cannot count"
-                )
-                if not array[row].is_valid:
-                    what = "is null, but the parameter takes no null"
-                rows[row] = (
-                    f"{self._owner}: column {name!r} {what}. Declare it as '... | None' where a null is meant, or mend or "
-                    "remove such rows upstream."
-                )
-        return rows
+        """Find the rows that hold what a parameter does not take; see `PacketInputs.refused_rows`."""
+        return self.inputs.refused_rows(bound)
 
     def argument_columns(
         self, bound: Mapping[str, pa.Array], bind_blobs: Callable[[list[Any]], None] | None = None
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Convert bound columns to Python values: those of positional parameters in order, and the keyword-only ones.
-
-        Parameters of batch functions that take Arrow keep their arrays.
-
-        Args:
-            bound: what `bind_columns` gave.
-            bind_blobs: tells handles of large values in which lake they lie.
-        """
-        positional: list[Any] = []
-        keyword: dict[str, Any] = {}
-        by_name = False
-        for name, parameter in self._signature.parameters.items():
-            if name not in self.input_packet_schema:
-                by_name = True  # worker state is given by its name, and so is what stands behind it
-                continue
-            values: Any = (
-                bound[name]
-                if name in self._arrow_parameters
-                else converter.to_python(bound[name], self.input_packet_schema[name])
-            )
-            if bind_blobs is not None and name in self.blob_parameters:
-                bind_blobs(values)
-            if by_name or parameter.kind is parameter.KEYWORD_ONLY:
-                keyword[name] = values
-            else:
-                positional.append(values)
-        return tuple(positional), keyword
+        """Convert bound columns to Python values; see `PacketInputs.argument_columns`."""
+        return self.inputs.argument_columns(bound, bind_blobs)
 
     def split_outputs(self, outputs: Sequence[Any]) -> dict[str, list[Any]]:
-        """Split return values into one list per output column.
+        """Split return values into one list per output column; see `PacketOutputs.split`."""
+        return self.outputs.split(outputs)
 
-        Raises:
-            OutputCountError: a value has another count than `output_keys`, or is not iterable.
-        """
-        if self.is_generator:
-            ends = [*itertools.accumulate(map(len, outputs), initial=0)]
-            columns = self._split_rows([row for rows in outputs for row in rows])
-            spans = [slice(first, end) for first, end in itertools.pairwise(ends)]
-            return {key: [values[span] for span in spans] for key, values in columns.items()}
-        return self._split_rows(outputs)
-
-    def _split_rows(self, outputs: Sequence[Any]) -> dict[str, list[Any]]:
-        if not self.output_keys:
-            return {}
-        if self._record_type is not None:
-            read = dict.__getitem__ if typing.is_typeddict(self._record_type) else getattr
-            return {key: [read(value, key) for value in outputs] for key in self.output_keys}
-        if len(self.output_keys) == 1:
-            return {self.output_keys[0]: list(outputs)}
-        count = len(self.output_keys)
-        if not set(map(type, outputs)) <= {tuple, list} or set(map(len, outputs)) - {count}:
-            outputs = [_checked_values(value, self.output_keys, self._owner) for value in outputs]
-        return {key: list(map(itemgetter(i), outputs)) for i, key in enumerate(self.output_keys)}
+    def outputs_to_batch(self, outputs: Sequence[Any], keeper: Keeper | None = None) -> pa.RecordBatch:
+        """Convert return values to a record batch of the output schema; see `PacketOutputs.to_batch`."""
+        return self.outputs.to_batch(outputs, keeper)
 
     def keeping(self, keeper: Keeper) -> Callable[..., Any]:
         """Return the function as it runs where large values are kept: what it returned is stored before its call ends."""
         if not self.blob_outputs:
             return self.for_rows()
-        if self._record_type is not None:
-            parts: dict[Any, str] = {name: name for name in self.blob_outputs}
-        elif len(self.output_keys) == 1:
-            parts = {None: self.output_keys[0]}
-        else:
-            parts = {self.output_keys.index(name): name for name in self.blob_outputs}
-        return keeping(self.function, keeper, parts, is_async=is_async(self.function))
-
-    def outputs_to_batch(self, outputs: Sequence[Any], keeper: Keeper | None = None) -> pa.RecordBatch:
-        """Convert return values to a record batch of the output schema.
-
-        Args:
-            outputs: one return value per row.
-            keeper: where large values go that are not stored yet; without one they lie in the batch.
-
-        Raises:
-            OutputCountError, ConversionError: name the column and the class of the first value that does not fit.
-            OutputSizeError: they are more than `LARGEST_BATCH`, or one is more than Arrow holds; fewer rows may fit.
-        """
-        columns = self.split_outputs(outputs)
-        for name in self.blob_outputs if keeper is not None else ():
-            columns[name] = self._kept(columns[name], name, keeper)
-        arrays = [
-            converter.to_array(values, self.output_packet_schema[name], column=name, owner=self._owner)
-            for name, values in columns.items()
-        ]
-        if not arrays:
-            return pa.RecordBatch.from_struct_array(pa.array([{}] * len(outputs), pa.struct([])))
-        refuse_long_bytes(arrays, self.output_arrow_schema, self._owner)
-        # Arrow gives several arrays for more than 2 GiB, and a batch takes one.
-        whole = all(isinstance(array, pa.Array) for array in arrays)
-        size = sum(size_of(array) for array in arrays)
-        if not whole or (len(outputs) > 1 and size > LARGEST_BATCH):
-            raise OutputSizeError(
-                f"{self._owner}: the values of {len(outputs):,} rows have {size:,} bytes, more than go into one batch. Declare large "
-                "outputs 'Blob', which are stored beside the table."
-            )
-        return pa.RecordBatch.from_arrays(arrays, schema=self.output_arrow_schema)
-
-    def _kept(self, values: Sequence[Any], column: str, keeper: Keeper | None) -> list[Any]:
-        assert keeper is not None
-        try:
-            return [keeper.keep(value, column) for value in values]
-        except ValueError as error:
-            raise ConversionError(f"{self._owner}: {error}") from error
+        return keeping(self.function, keeper, self.outputs.blob_parts(), is_async=is_async(self.function))
 
     # ------------------------------------------------------------------ configuration
 
@@ -593,27 +411,6 @@ class PythonPacketFunction:
         made = cls(getattr(found, "__wrapped_function__", found), **arguments_of(config))
         refuse_another(config, made.uri)
         return made
-
-
-def _checked_values(value: Any, keys: tuple[str, ...], owner: str) -> tuple[Any, ...]:
-    try:
-        values = tuple(value)
-    except TypeError:
-        raise OutputCountError(
-            f"{owner} returned a {type(value).__qualname__}, which is not iterable, but declares {len(keys)} output keys "
-            f"{list(keys)}. Return {len(keys)} values."
-        ) from None
-    if len(values) != len(keys):
-        raise OutputCountError(
-            f"{owner} returned {len(values)} values, but declares {len(keys)} output keys {list(keys)}. Return one value per key."
-        )
-    return values
-
-
-def source_file(function: Callable[..., Any]) -> str | None:
-    """Return the file that a function's code came from, if any."""
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    return None if code is None else code.co_filename
 
 
 def packet_function(

@@ -20,6 +20,18 @@ from orcapod_dagster.core.types import Schema
 _VERSION: Final = re.compile(r"v?(\d+)\.(.+)")
 
 
+def name_of(function: Callable[..., Any], given: str | None) -> str:
+    """Return the canonical name of a function: what is given, or its own.
+
+    Raises:
+        DefinitionError: it has none.
+    """
+    name = given or getattr(function, "__name__", type(function).__name__)
+    if name == "<lambda>":
+        raise DefinitionError("A lambda has no name of its own. Give it one: function_name='...'.")
+    return name
+
+
 def parse_version(version: str, owner: str) -> tuple[int, str]:
     """Return major and minor version of `v<major>.<minor>`."""
     if not isinstance(version, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # users give anything
@@ -28,6 +40,12 @@ def parse_version(version: str, owner: str) -> tuple[int, str]:
     if match is None:
         raise ValueError(f"{owner}: version {version!r} is not 'v<major>.<minor>', e.g. 'v1.0'. Give both numbers.")
     return int(match[1]), match[2]
+
+
+def source_file(function: Callable[..., Any]) -> str | None:
+    """Return the file that a function's code came from, if any."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return None if code is None else code.co_filename
 
 
 def type_hints(function: Callable[..., Any], owner: str) -> dict[str, Any]:

@@ -139,6 +139,19 @@ def resources_of(signature: inspect.Signature, hints: Mapping[str, Any], owner: 
     return found
 
 
+def refuse_resources(names: Collection[str], owner: str) -> None:
+    """Refuse to call a function whose parameters are Dagster resources, where nothing says which.
+
+    Raises:
+        DefinitionError: there are such; names them.
+    """
+    if names:
+        raise DefinitionError(
+            f"{owner}: parameters {sorted(names)} are Dagster resources, which the run of an asset gives. Outside "
+            "of one, call the plain function with a resource of yours, or give worker_state={...: per_worker(...)}."
+        )
+
+
 def without_parameters(signature: inspect.Signature, names: Collection[str]) -> inspect.Signature:
     """Return a signature without some parameters."""
     return signature.replace(parameters=[p for name, p in signature.parameters.items() if name not in names])

@@ -29,7 +29,7 @@ from orcapod_dagster.core import (
     ResultCache,
     calling,
     delta,
-    packet_function,
+    packet_outputs,
     streams,
 )
 from orcapod_dagster.core.blobs import codec, keeper
@@ -548,7 +548,7 @@ def test_outputs_of_a_slice_are_stored_in_as_many_batches_as_their_bytes_need(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
     """However many bytes the rows return that were computed in one slice, each has its own result, and failures theirs."""
-    monkeypatch.setattr(packet_function, "LARGEST_BATCH", most)
+    monkeypatch.setattr(packet_outputs, "LARGEST_BATCH", most)
 
     def grow(x: int) -> bytes:
         if x % 7 == 3:
