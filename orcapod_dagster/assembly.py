@@ -24,12 +24,12 @@ from orcapod_dagster.core.result_cache import CONTEXT_KEY_FIELD, ROW_FIELDS, Sna
 from orcapod_dagster.core.sources import DeltaSource, MemorySource, TableSource
 from orcapod_dagster.core.storage_types import same_meaning
 from orcapod_dagster.core.streams import PacketStream, StreamInput
+from orcapod_dagster.inputs import HIDDEN
 from orcapod_dagster.io_manager import EVOLUTION_KEY
 from orcapod_dagster.partitions import plain, refuse_outside
 from orcapod_dagster.resources import IO_MANAGER_KEY
 from orcapod_dagster.spec import PacketAssetSpec
 
-HIDDEN: Final = "="  # begins the inner name of a column that no user's column can have
 IDENTITY: Final = "orcapod.identity"
 STORE_STATE: Final = "orcapod.store_state"
 PACKETS: Final = "orcapod.packets"

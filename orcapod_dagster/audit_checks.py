@@ -10,8 +10,9 @@ import dagster as dg
 from orcapod_dagster.assets import packet_spec_of
 from orcapod_dagster.core.audit import NOT_DETERMINISTIC, AuditReport, audit_packets
 from orcapod_dagster.core.errors import DefinitionError
-from orcapod_dagster.execution import machine_info, open_stream, pod_of
+from orcapod_dagster.execution import machine_info, pod_of
 from orcapod_dagster.input_checks import check_with_inputs
+from orcapod_dagster.inputs import open_stream
 from orcapod_dagster.resource_parameters import with_resources_of_step
 from orcapod_dagster.resources import EXECUTOR_KEY, RESULT_STORE_KEY
 from orcapod_dagster.spec import PacketAssetSpec

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,14 +11,12 @@ import dagster as dg
 import pyarrow as pa
 
 from orcapod_dagster import metadata as shown
-from orcapod_dagster.assembly import HIDDEN, Assembly, AssetTable
-from orcapod_dagster.core import columns as names
+from orcapod_dagster.assembly import Assembly, AssetTable
 from orcapod_dagster.core.asset_write import DATA_VERSION
 from orcapod_dagster.core.blobs.keeper import Digester
-from orcapod_dagster.core.converter import to_array
 from orcapod_dagster.core.cost import Recomputation
 from orcapod_dagster.core.databases import ReadOnlyDatabase
-from orcapod_dagster.core.errors import InputError, PacketFailuresError, TooManyFailuresError
+from orcapod_dagster.core.errors import PacketFailuresError, TooManyFailuresError
 from orcapod_dagster.core.execution_data import flatten_execution_data
 from orcapod_dagster.core.failure_policy import FailurePolicy
 from orcapod_dagster.core.git import git_state
@@ -32,20 +29,18 @@ from orcapod_dagster.core.pod import FunctionPod
 from orcapod_dagster.core.progress import Progress
 from orcapod_dagster.core.recording import PodReport
 from orcapod_dagster.core.result_cache import ResultCache, result_path
-from orcapod_dagster.core.sources import DeltaSource, MemorySource, TableSource
-from orcapod_dagster.core.streams import PacketStream, StreamInput, ambiguous_columns
+from orcapod_dagster.core.streams import PacketStream
 from orcapod_dagster.desk_line import desk_line_of_run, here, status_line
 from orcapod_dagster.dry_run import plan_lines, plan_metadata
+from orcapod_dagster.inputs import open_stream, versions_of, versions_read
 from orcapod_dagster.partitions import plain
 from orcapod_dagster.progress_lines import ProgressLines
 from orcapod_dagster.recompute_guard import over_limit, refuse_recompute
 from orcapod_dagster.resource_parameters import with_resources_of_step
 from orcapod_dagster.resources import EXECUTOR_KEY, RESULT_STORE_KEY, PacketExecutorResource, ResultStoreResource
 from orcapod_dagster.run_options import PacketAssetConfig, RunOptions
-from orcapod_dagster.spec import PARTITION_EXPR, TAG_COLUMNS_METADATA, PacketAssetSpec
+from orcapod_dagster.spec import PARTITION_EXPR, PacketAssetSpec
 
-INPUT_VERSIONS = "input_versions"
-"""In the extra info of a result: input → version of its table, as JSON."""
 _TRACEBACKS = 3
 
 
@@ -77,7 +72,7 @@ def materialize_packets(
         spec,
         store,
         getattr(context.resources, EXECUTOR_KEY),
-        {**_run_info(context), **machine_info(spec), **_versions_read(stream)},
+        {**_run_info(context), **machine_info(spec), **versions_read(stream)},
         read_only=options.dry_run,
         run=_planned_run(context, spec, stream, options),
     )
@@ -200,101 +195,6 @@ def _look_ahead(
     return dg.AssetObservation(asset_key=spec.key, metadata=metadata, partition=_partition(context))
 
 
-# ---------------------------------------------------------------------------- inputs
-
-
-def as_source(value: Any, name: str) -> TableSource:
-    """Return what an IO manager loaded as a table source; anything but a Delta source is gathered in memory.
-
-    Raises:
-        InputError: the value is no table; names the input and its class.
-    """
-    if isinstance(value, TableSource):
-        return value
-    if isinstance(value, pa.Table):
-        return MemorySource(value)
-    if isinstance(value, Mapping) and value and not hasattr(value, "__arrow_c_stream__"):
-        parts: list[Any] = list(value.values())  # pyright: ignore[reportUnknownArgumentType]  # several partitions: key → table
-        tables = [
-            pa.Table.from_batches(as_source(part, name).scan(as_source(part, name).schema.names)) for part in parts
-        ]
-        return MemorySource(pa.concat_tables(tables, promote_options="default"))
-    if isinstance(value, list) and all(isinstance(row, Mapping) for row in value):
-        return MemorySource(pa.Table.from_pylist(value))
-    frame: Any = value
-    if hasattr(frame, "collect") and not hasattr(frame, "__arrow_c_stream__"):
-        frame = frame.collect()
-    if hasattr(frame, "__arrow_c_stream__"):
-        return MemorySource(pa.table(frame))
-    raise InputError(
-        f"input {name}: its IO manager gave a {type(value).__qualname__}, which is no table. A packet asset takes Arrow, "
-        "polars, pandas or a list of dicts."
-    )
-
-
-def open_stream(spec: PacketAssetSpec, loaded: Mapping[str, Any], graph: Any) -> PacketStream:
-    """Bring an asset's inputs together, as its packets see them.
-
-    Args:
-        spec: the asset. loaded: Dagster input name → what its IO manager loaded.
-        graph: Dagster's asset graph, which knows the tags of upstream packet assets.
-
-    Raises:
-        InputError: names the input, column or tag that is missing, in two inputs, or of a type that does not fit.
-    """
-    tags = tags_of(spec, graph)
-    inputs = [
-        StreamInput(key.to_user_string(), as_source(loaded[name], key.to_user_string()), spec.rename)
-        for name, key in spec.inputs.items()
-    ]
-    hints = spec.function.input_packet_schema
-    params = {
-        n: to_array([v], hints[n], column=n, owner=f"params of {spec.key.to_user_string()}")
-        for n, v in spec.params.items()
-    }
-    inputs = [_visible(one) for one in inputs]
-    stream = PacketStream.open(inputs, tags, params)
-    unclear = ambiguous_columns(stream)
-    used = [c for c in (*hints, *spec.carry) if c in unclear and c not in params]
-    if used:
-        raise InputError(
-            f"{spec.key.to_user_string()}: column {used[0]!r} stands in {' and '.join(unclear[used[0]])}. Rename one upstream, "
-            "or make it a tag."
-        )
-    missing = [c for c in spec.carry if c not in stream.schema().names]
-    if missing:
-        raise InputError(
-            f"{spec.key.to_user_string()}: no input has the columns {missing} to carry; there are {stream.schema().names}."
-        )
-    return stream
-
-
-def _visible(one: StreamInput) -> StreamInput:
-    """Hide an upstream packet asset's own record columns, which say nothing of this asset's rows."""
-    hidden = {name: f"{HIDDEN}{one.name}{name}" for name in one.source.schema.names if names.is_reserved(name)}
-    return StreamInput(one.name, one.source, {**hidden, **one.rename})
-
-
-def tags_of(spec: PacketAssetSpec, graph: Any) -> tuple[str, ...]:
-    """Return an asset's tag columns: its own, or those of its inputs.
-
-    Raises:
-        InputError: they are not known.
-    """
-    if spec.tag_columns is not None:
-        return spec.tag_columns
-    found: dict[str, None] = {}
-    for key in spec.inputs.values():
-        tags = graph.get(key).metadata.get(TAG_COLUMNS_METADATA) if graph.has(key) else None
-        if tags is None:
-            raise InputError(
-                f"{spec.key.to_user_string()}: its tag columns are not known, for {key.to_user_string()} is no packet asset. "
-                "Give tag_columns=[...], the columns that say which row this is."
-            )
-        found |= dict.fromkeys(plain(tags))
-    return tuple(found)
-
-
 # ---------------------------------------------------------------------------- the engine
 
 
@@ -364,20 +264,9 @@ def _planned_run(
     """Return what a plan says of the run, and what brings the same rows back later."""
     partitioned = context.has_partition_key or context.has_partition_key_range
     keys = list(context.partition_keys) if partitioned else []
-    read = {"versions": _versions_of(stream), "partitions": keys, "rows": options.rows}
+    read = {"versions": versions_of(stream), "partitions": keys, "rows": options.rows}
     step = str(context.op_execution_context.op_handle)
     return PlannedRun(context.run.run_id, step, spec.key.to_user_string(), _partition(context), read)
-
-
-def _versions_read(stream: PacketStream) -> dict[str, str]:
-    """Return which version of each input's table is read, as JSON; a trace finds by it what a packet was."""
-    versions = _versions_of(stream)
-    return {INPUT_VERSIONS: json.dumps(versions)} if versions else {}
-
-
-def _versions_of(stream: PacketStream) -> dict[str, int]:
-    sources = {part.input.name: part.input.source for part in stream.parts}
-    return {name: source.version for name, source in sources.items() if isinstance(source, DeltaSource)}
 
 
 def _partition(context: dg.AssetExecutionContext) -> str | None:

@@ -13,8 +13,9 @@ from orcapod_dagster.core.errors import DefinitionError
 from orcapod_dagster.core.failure_records import FailureRecords
 from orcapod_dagster.core.reasons import counted
 from orcapod_dagster.core.streams import PacketStream
-from orcapod_dagster.execution import machine_info, open_stream, pod_of
+from orcapod_dagster.execution import machine_info, pod_of
 from orcapod_dagster.input_checks import check_with_inputs
+from orcapod_dagster.inputs import open_stream
 from orcapod_dagster.resource_parameters import with_resources_of_step
 from orcapod_dagster.resources import EXECUTOR_KEY, RESULT_STORE_KEY
 from orcapod_dagster.spec import PacketAssetSpec

@@ -7,7 +7,7 @@ from typing import Any
 from orcapod_dagster.core.audit import AuditReport, audit_packets
 from orcapod_dagster.desk.opening import AssetLike, desk_at
 from orcapod_dagster.desk.packets import check_partition
-from orcapod_dagster.execution import open_stream
+from orcapod_dagster.inputs import open_stream
 
 
 def audit(

@@ -17,7 +17,8 @@ from orcapod_dagster.core.key_index import in_memory
 from orcapod_dagster.core.pod import FunctionPod
 from orcapod_dagster.core.predicates import Predicate
 from orcapod_dagster.core.sources import DeltaSource, TableSource
-from orcapod_dagster.execution import as_source, machine_info, pod_of, tags_of
+from orcapod_dagster.execution import machine_info, pod_of
+from orcapod_dagster.inputs import as_source, tags_of
 from orcapod_dagster.io_manager import TIMESTAMP_KEY, VERSION_KEY, DeltaLakeIOManager
 from orcapod_dagster.partitions import EXPR, plain, predicate_of, stored_expr
 from orcapod_dagster.resource_parameters import with_resources

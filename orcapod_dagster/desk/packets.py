@@ -15,7 +15,7 @@ from orcapod_dagster.core.streams import PacketStream
 from orcapod_dagster.core.tag_values import tag_text
 from orcapod_dagster.desk.finding import FoundRows, find_rows
 from orcapod_dagster.desk.opening import Desk
-from orcapod_dagster.execution import open_stream
+from orcapod_dagster.inputs import open_stream
 from orcapod_dagster.spec import PacketAssetSpec
 
 

@@ -21,7 +21,7 @@ from orcapod_dagster.core.readable import readable_seconds
 from orcapod_dagster.desk.opening import AssetLike, Desk
 from orcapod_dagster.desk.packets import check_partition
 from orcapod_dagster.dry_run import plan_lines
-from orcapod_dagster.execution import open_stream
+from orcapod_dagster.inputs import open_stream
 from orcapod_dagster.recompute_guard import over_limit
 from orcapod_dagster.resources import RESULT_STORE_KEY
 from orcapod_dagster.run_options import RunOptions

@@ -22,7 +22,7 @@ from orcapod_dagster.core.reasons import counted
 from orcapod_dagster.core.streams import PacketStream
 from orcapod_dagster.desk.opening import AssetLike, Desk, desk_at
 from orcapod_dagster.desk.packets import tags_told
-from orcapod_dagster.execution import open_stream
+from orcapod_dagster.inputs import open_stream
 from orcapod_dagster.spec import PacketAssetSpec
 
 STATES: Final = (FAILED, PENDING, COMPUTED, SKIPPED, CACHED)

@@ -39,7 +39,7 @@ from orcapod_dagster.desk.packets import (
 )
 from orcapod_dagster.desk.steps import CHANGED, NOT_FOUND, TraceStep
 from orcapod_dagster.desk.views import to_markdown, to_mermaid, to_table
-from orcapod_dagster.execution import INPUT_VERSIONS
+from orcapod_dagster.inputs import INPUT_VERSIONS
 from orcapod_dagster.spec import PacketAssetSpec
 
 _MOST_STEPS: Final = 1_000
