@@ -23,7 +23,7 @@ import dagster as dg
 import pyarrow as pa
 
 from orcapod_dagster import packet_asset, packet_resources
-from orcapod_dagster.core.result_cache import MATCH_POLICIES
+from orcapod_dagster.core.matching import MATCH_POLICIES
 
 OFFSET: Final = 32
 

@@ -20,7 +20,8 @@ from orcapod_dagster.core.earlier_rows import EarlierRows, binding_of, stored_bi
 from orcapod_dagster.core.exploding import explode
 from orcapod_dagster.core.hashing import HASH_TYPE, RowSetDigest
 from orcapod_dagster.core.pod import FunctionPod
-from orcapod_dagster.core.result_cache import CONTEXT_KEY_FIELD, ROW_FIELDS, Snapshot, record_schema
+from orcapod_dagster.core.result_cache import CONTEXT_KEY_FIELD, ROW_FIELDS, record_schema
+from orcapod_dagster.core.snapshots import Snapshot
 from orcapod_dagster.core.sources import DeltaSource, MemorySource, TableSource
 from orcapod_dagster.core.storage_types import same_meaning
 from orcapod_dagster.core.streams import PacketStream, StreamInput

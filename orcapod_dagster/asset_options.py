@@ -12,9 +12,9 @@ from orcapod_dagster.core.counting import refuse_former_names
 from orcapod_dagster.core.errors import DefinitionError
 from orcapod_dagster.core.failure_policy import RETRY_FAILED
 from orcapod_dagster.core.forms import checked_concurrency
+from orcapod_dagster.core.matching import MATCH_POLICIES
 from orcapod_dagster.core.packet_function import PythonPacketFunction
 from orcapod_dagster.core.packet_retry import PacketRetry
-from orcapod_dagster.core.result_cache import MATCH_POLICIES
 from orcapod_dagster.spec import PacketAssetSpec
 
 

@@ -22,11 +22,11 @@ from orcapod_dagster.core.executors.call_options import checked_time_limit
 from orcapod_dagster.core.failure_limit import checked_max_failures
 from orcapod_dagster.core.failure_policy import RetryFailed
 from orcapod_dagster.core.identity import function_signature_hash
+from orcapod_dagster.core.matching import MatchPolicy
 from orcapod_dagster.core.packet_function import PythonPacketFunction
 from orcapod_dagster.core.packet_logs import checked_capture
 from orcapod_dagster.core.packet_retry import PacketRetry
 from orcapod_dagster.core.rate_limit import RateLimit
-from orcapod_dagster.core.result_cache import MatchPolicy
 from orcapod_dagster.core.worker_state import WorkerState
 from orcapod_dagster.execution import materialize_packets
 from orcapod_dagster.partitions import plain

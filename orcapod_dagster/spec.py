@@ -9,10 +9,10 @@ from typing import Any, Final, Literal
 import dagster as dg
 
 from orcapod_dagster.core.failure_policy import RetryFailed
+from orcapod_dagster.core.matching import MatchPolicy
 from orcapod_dagster.core.packet_function import PythonPacketFunction
 from orcapod_dagster.core.packet_retry import PacketRetry
 from orcapod_dagster.core.rate_limit import RateLimit
-from orcapod_dagster.core.result_cache import MatchPolicy
 
 TAG_COLUMNS_METADATA: Final = "orcapod/tag_columns"
 PARTITION_EXPR: Final = "partition_expr"

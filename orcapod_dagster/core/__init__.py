@@ -2,6 +2,7 @@
 
 from orcapod_dagster.core.blobs.handle import Blob
 from orcapod_dagster.core.blobs.store import BlobStore
+from orcapod_dagster.core.cached_function import CachedPacketFunction
 from orcapod_dagster.core.columns import ColumnConfig
 from orcapod_dagster.core.databases import ArrowDatabase, DeltaTableDatabase, InMemoryArrowDatabase
 from orcapod_dagster.core.datagrams import Datagram, Packet, Tag
@@ -16,7 +17,7 @@ from orcapod_dagster.core.executors.ray import RayExecutor
 from orcapod_dagster.core.files import Directory, File
 from orcapod_dagster.core.packet_function import PythonPacketFunction
 from orcapod_dagster.core.pod import FunctionPod
-from orcapod_dagster.core.result_cache import CachedPacketFunction, ResultCache
+from orcapod_dagster.core.result_cache import ResultCache
 from orcapod_dagster.core.stand_ins import PacketFunctionProtocol, PacketFunctionProxy, PacketFunctionWrapper
 from orcapod_dagster.core.types import ContentHash, Schema
 

@@ -27,8 +27,9 @@ from orcapod_dagster.core.databases.base import ArrowDatabase
 from orcapod_dagster.core.errors import AcceptanceError
 from orcapod_dagster.core.git import commits_between
 from orcapod_dagster.core.identity import parameters_in
+from orcapod_dagster.core.matching import MatchPolicy
 from orcapod_dagster.core.packet_function import PythonPacketFunction
-from orcapod_dagster.core.result_cache import MatchPolicy, ResultCache, result_path
+from orcapod_dagster.core.result_cache import ResultCache, result_path
 from orcapod_dagster.core.signature import source_file
 from orcapod_dagster.core.sources import TableSource
 

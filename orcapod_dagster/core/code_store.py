@@ -16,7 +16,7 @@ from orcapod_dagster.core.arrow import pc
 from orcapod_dagster.core.converter import UTC_TIMESTAMP
 from orcapod_dagster.core.databases.base import ArrowDatabase
 from orcapod_dagster.core.identity import Environment, FunctionCode
-from orcapod_dagster.core.result_cache import fulfilling
+from orcapod_dagster.core.matching import fulfilling
 
 CODE_PATH: Final = ("code",)
 ENVIRONMENTS_PATH: Final = ("environments",)

@@ -24,9 +24,10 @@ from orcapod_dagster.core.equivalence import Change, Related, equivalents, holds
 from orcapod_dagster.core.errors import DefinitionError
 from orcapod_dagster.core.hashing import PACKET_METHOD
 from orcapod_dagster.core.identity import Environment, text_but_for_return
+from orcapod_dagster.core.matching import Constraints, MatchPolicy, match_constraints
 from orcapod_dagster.core.outcomes import OutcomeLog
 from orcapod_dagster.core.packet_function import PythonPacketFunction
-from orcapod_dagster.core.result_cache import Constraints, MatchPolicy, ResultCache, match_constraints, record_schema
+from orcapod_dagster.core.result_cache import ResultCache, record_schema
 from orcapod_dagster.core.sources import TableSource
 from orcapod_dagster.core.widening import WidenedSource, widenings
 

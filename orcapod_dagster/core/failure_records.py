@@ -13,9 +13,10 @@ from orcapod_dagster.core.contexts import CONTEXT_FIELDS
 from orcapod_dagster.core.converter import UTC_TIMESTAMP
 from orcapod_dagster.core.counting import Counting
 from orcapod_dagster.core.hashing import HASH_TYPE
+from orcapod_dagster.core.matching import Constraints, MatchPolicy, fulfilling
 from orcapod_dagster.core.outcomes import FAILED, OUTCOME_SCHEMA, OutcomeLog
 from orcapod_dagster.core.packet_function import PythonPacketFunction
-from orcapod_dagster.core.result_cache import Constraints, MatchPolicy, ResultCache, fulfilling
+from orcapod_dagster.core.result_cache import ResultCache
 from orcapod_dagster.core.tag_texts import TAG_TYPE
 
 _EXTRA_INFO: Final = f"{names.EXECUTION_PREFIX}extra_info"

@@ -16,7 +16,7 @@ from orcapod_dagster.core.contexts import CONTEXT_FIELDS, ENVIRONMENT_FIELD, Con
 from orcapod_dagster.core.converter import UTC_TIMESTAMP
 from orcapod_dagster.core.databases.base import ArrowDatabase
 from orcapod_dagster.core.hashing import HASH_TYPE, PACKET_METHOD
-from orcapod_dagster.core.result_cache import Constraints, few, fulfilling
+from orcapod_dagster.core.matching import Constraints, few, fulfilling
 from orcapod_dagster.core.tag_texts import TAG_TYPE
 
 FAILED: Final = "FAILED"

@@ -13,8 +13,8 @@ from orcapod_dagster.core.casting import one_array
 from orcapod_dagster.core.contexts import CONTEXT_HASH
 from orcapod_dagster.core.converter import UTC_TIMESTAMP
 from orcapod_dagster.core.hashing import HASH_TYPE
+from orcapod_dagster.core.matching import few
 from orcapod_dagster.core.plan_log import CACHED, PENDING
-from orcapod_dagster.core.result_cache import few
 from orcapod_dagster.core.sources import TableSource
 
 COMPUTED: Final = "COMPUTED"

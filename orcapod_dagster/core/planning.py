@@ -21,6 +21,7 @@ from orcapod_dagster.core.failure_policy import FailurePolicy
 from orcapod_dagster.core.files import FileReader, Looks
 from orcapod_dagster.core.hashing import HASH_TYPE, hash_rows, split_lanes
 from orcapod_dagster.core.identity import Environment
+from orcapod_dagster.core.matching import Constraints, MatchPolicy
 from orcapod_dagster.core.outcomes import DETAILS, FAILED, SKIPPED, OutcomeLog
 from orcapod_dagster.core.packet_function import PythonPacketFunction
 from orcapod_dagster.core.reasons import (
@@ -33,8 +34,9 @@ from orcapod_dagster.core.reasons import (
     changes,
     earlier_codes,
 )
-from orcapod_dagster.core.result_cache import Constraints, MatchPolicy, ResultCache, Snapshot
+from orcapod_dagster.core.result_cache import ResultCache
 from orcapod_dagster.core.siblings import results_elsewhere
+from orcapod_dagster.core.snapshots import Snapshot
 from orcapod_dagster.core.sources import TableSource
 from orcapod_dagster.core.streams import PacketStream
 

@@ -29,6 +29,7 @@ from orcapod_dagster.core.failure_policy import FailurePolicy
 from orcapod_dagster.core.files import FileMemory, FileReader
 from orcapod_dagster.core.identity import Environment
 from orcapod_dagster.core.interrupts import termination_put_off
+from orcapod_dagster.core.matching import MatchPolicy
 from orcapod_dagster.core.outcomes import KEPT_FAILURES, Outcome, OutcomeLog
 from orcapod_dagster.core.packet_function import PythonPacketFunction
 from orcapod_dagster.core.packet_logs import PacketLogs
@@ -37,8 +38,9 @@ from orcapod_dagster.core.planning import Hashed, Plan, Planner, positions
 from orcapod_dagster.core.progress import Progress
 from orcapod_dagster.core.rate_limit import RateLimit
 from orcapod_dagster.core.recording import PodReport, Recorder
-from orcapod_dagster.core.result_cache import MatchPolicy, ResultCache, Snapshot
+from orcapod_dagster.core.result_cache import ResultCache
 from orcapod_dagster.core.settling import Chunk
+from orcapod_dagster.core.snapshots import Snapshot
 from orcapod_dagster.core.streams import PacketStream
 from orcapod_dagster.core.waiting import Waiting
 

@@ -13,7 +13,8 @@ from orcapod_dagster.core.arrow import pc
 from orcapod_dagster.core.casting import one_array
 from orcapod_dagster.core.code_store import CodeStore
 from orcapod_dagster.core.identity import Environment, FunctionCode, changed_parts
-from orcapod_dagster.core.result_cache import EARLIER_COLUMNS, MatchPolicy
+from orcapod_dagster.core.matching import MatchPolicy
+from orcapod_dagster.core.result_cache import EARLIER_COLUMNS
 
 NO_EARLIER_RESULT: Final = "no earlier result"
 CODE_CHANGED: Final = "the code changed"

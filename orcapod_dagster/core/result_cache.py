@@ -6,16 +6,13 @@ A record holds the output columns and, under the names of `columns.py`, what mad
 from __future__ import annotations
 
 import datetime as dt
-import functools
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final
 
 import pyarrow as pa
 
 from orcapod_dagster.core import columns as names
-from orcapod_dagster.core.arrow import count_up, first_of_each, pc, rows_among
-from orcapod_dagster.core.casting import one_array
+from orcapod_dagster.core.arrow import pc, rows_among
 from orcapod_dagster.core.contexts import (
     CONTEXT_FIELDS,
     CONTEXT_HASH,
@@ -28,28 +25,21 @@ from orcapod_dagster.core.contexts import (
 from orcapod_dagster.core.converter import UTC_TIMESTAMP
 from orcapod_dagster.core.databases.base import ArrowDatabase
 from orcapod_dagster.core.datagrams import Datagram, Packet, new_record_ids
-from orcapod_dagster.core.errors import InputError, OrcapodError
-from orcapod_dagster.core.files import FileMemory, FileReader, Looks
-from orcapod_dagster.core.hashing import HASH_TYPE, PACKET_METHOD, hash_rows, split_lanes
+from orcapod_dagster.core.hashing import HASH_TYPE, PACKET_METHOD
 from orcapod_dagster.core.joined_source import JoinedSource
+from orcapod_dagster.core.matching import (
+    Constraints,
+    MatchPolicy,
+    constrained_columns,
+    few,
+    fulfilling,
+    match_constraints,
+)
+from orcapod_dagster.core.snapshots import Snapshot
 from orcapod_dagster.core.sources import TableSource
-from orcapod_dagster.core.stand_ins import PacketFunctionWrapper
 from orcapod_dagster.core.widening import WidenedSource
 
-MatchPolicy = Literal["version", "signature", "content", "environment"]
-"""Which stored result counts as the same computation: by uri, and signature hash, and content hash, and environment."""
-
-Constraints = Mapping[str, str | Collection[str]]
-"""Stored column → the value that a record must have, or several, of which it must have one."""
-
-_MATCH_KEYS: Final[dict[str, tuple[str, ...]]] = {
-    "version": (),
-    "signature": ("function_signature_hash",),
-    "content": ("function_signature_hash", "function_content_hash"),
-    "environment": ("function_signature_hash", "function_content_hash"),
-}
 EARLIER_COLUMNS: Final = (names.SIGNATURE_HASH, names.CONTENT_HASH, names.ENVIRONMENT_HASH, names.DURATION)
-MATCH_POLICIES: Final = tuple(_MATCH_KEYS)
 ROW_FIELDS: Final[tuple[pa.Field, ...]] = (
     pa.field(names.RECORD_ID, pa.binary(), nullable=False),
     pa.field(names.INPUT_HASH, pa.binary(), nullable=False),
@@ -57,48 +47,6 @@ ROW_FIELDS: Final[tuple[pa.Field, ...]] = (
     pa.field(names.DURATION, pa.float64(), nullable=False),
 )
 CONTEXT_KEY_FIELD: Final = pa.field(names.CONTEXT_KEY, pa.string(), nullable=False)
-_ROWS_PER_FIND: Final = 512
-"""Finding one record by its key costs at most what reading the keys and constraints of so many does: 100 among 100,000 in 13
-files take 11 to 22 ms of a processor by their keys, 75 to 100 ms by reading all (measured)."""
-
-
-def match_constraints(match: MatchPolicy, variation: Mapping[str, str], environment: str) -> Constraints:
-    """Return what a record must have under a match policy.
-
-    Args:
-        match: the policy.
-        variation: what the function is.
-        environment: hash of the environment that its code refers to.
-    """
-    wanted = {names.VARIATION_PREFIX + key: variation[key] for key in _MATCH_KEYS[match]}
-    return wanted | ({names.ENVIRONMENT_HASH: environment} if match == "environment" else {})
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The keys of all records that match, as of one moment, each once.
-
-    Attributes:
-        keys: input packet hashes, `fixed_size_binary[16]`, no two alike.
-        positions: where the newest record of each stands in `source`, or None when they are 0, 1, 2, …
-        source: the pinned records.
-        all_keys: the hashes of all records that were looked at, also of such as do not match; in no order.
-        state: `ResultCache.state`, from before the records were looked at: what was added since is in no snapshot of it.
-    """
-
-    keys: pa.Array
-    positions: pa.Array | None
-    source: TableSource
-    all_keys: pa.Array
-    state: str
-
-    def find(self, hashes: pa.Array) -> pa.Array:
-        """Return, per hash, the position of its newest record in `source`; null where there is none."""
-        if len(hashes) == len(self.keys) and hashes.equals(self.keys):
-            found = count_up(len(hashes))
-        else:
-            found = pc.index_in(hashes, value_set=self.keys).cast(pa.int64())
-        return found if self.positions is None else pc.take(self.positions, found)
 
 
 class ResultCache:
@@ -209,7 +157,7 @@ class ResultCache:
             return None
         constraints = additional_constraints or {}
         own = [name for name in source.schema.names if name not in CONTEXT_NAMES]
-        wanted = [*own, *_present(constraints, source)]
+        wanted = [*own, *constrained_columns(constraints, source)]
         positions, found = source.find(names.INPUT_HASH, input_hashes, list(dict.fromkeys(wanted)))
         mask = fulfilling(found, constraints)
         contexts = ContextReader(source)
@@ -264,7 +212,7 @@ class ResultCache:
         source = self.source()
         if source is None:
             return None
-        wanted, present = [names.INPUT_HASH, names.TIMESTAMP], _present(constraints, source)
+        wanted, present = [names.INPUT_HASH, names.TIMESTAMP], constrained_columns(constraints, source)
         parts: Iterable[tuple[Mapping[str, str], Iterable[pa.RecordBatch]]]
         if hashes is not None and few(hashes, source):
             positions, rows = source.find(names.INPUT_HASH, hashes, [*wanted, *present])
@@ -278,7 +226,7 @@ class ResultCache:
                 keys.append(batch.column(0).cast(HASH_TYPE))
                 stamps.append(batch.column(1))
                 masks.append(fulfilling(batch, constraints, known))
-        return _newest_first(
+        return Snapshot.of(
             pa.concat_arrays(keys), pa.concat_arrays(stamps), pa.concat_arrays(masks), positions, source, state
         )
 
@@ -356,61 +304,6 @@ def _record_batches(
         yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def _present(constraints: Constraints, source: TableSource) -> list[str]:
-    """Return the constrained columns that there are: older tables may lack one."""
-    return [name for name in constraints if name in source.schema.names]
-
-
-def fulfilling(
-    rows: pa.Table | pa.RecordBatch, constraints: Constraints, known: Mapping[str, str] | None = None
-) -> pa.Array:
-    """Tell which rows have what the constraints ask for; without one of the columns, none has.
-
-    Args:
-        rows: with the constrained columns.
-        constraints: what a row must have.
-        known: the columns that hold one value in all rows, in place of them.
-    """
-    mask: Any = pa.repeat(True, rows.num_rows)
-    for column, wanted in constraints.items():
-        if known is not None and column in known:
-            if known[column] not in ([wanted] if isinstance(wanted, str) else wanted):
-                return pa.repeat(False, rows.num_rows)
-            continue
-        if column not in rows.schema.names:
-            return pa.repeat(False, rows.num_rows)
-        values = rows.column(column)
-        values_set = None if isinstance(wanted, str) else pa.array(list(wanted), values.type)
-        one = pc.equal(values, wanted) if values_set is None else pc.is_in(values, value_set=values_set)
-        mask = pc.and_(mask, one_array(one).fill_null(False))
-    return mask
-
-
-def few(hashes: pa.Array, source: TableSource) -> bool:
-    """Tell whether it costs less to find some records by their keys than to read the keys of all."""
-    return len(hashes) * _ROWS_PER_FIND <= source.num_rows
-
-
-def _newest_first(
-    keys: pa.Array, stamps: pa.Array, mask: pa.Array, positions: pa.Array | None, source: TableSource, state: str
-) -> Snapshot:
-    """Drop what does not match and, where keys may repeat, all records of a key but the newest."""
-    all_keys = keys
-    if not pc.all(mask).as_py():
-        positions = _taken(positions, pc.indices_nonzero(mask))
-        keys, stamps = keys.filter(mask), stamps.filter(mask)
-    if len(keys) > 1 and pc.count_distinct(split_lanes(keys).a).as_py() < len(keys):
-        order = pc.sort_indices(pa.table([stamps], names=["t"]), [("t", "descending")])
-        newest = order.filter(first_of_each(keys.take(order)))
-        keys, positions = keys.take(newest), _taken(positions, newest)
-    return Snapshot(keys, positions, source, all_keys, state)
-
-
-def _taken(positions: pa.Array | None, rows: pa.Array) -> pa.Array:
-    """Return the positions of these rows, of which None stands for 0, 1, 2 and so on."""
-    return rows.cast(pa.int64()) if positions is None else positions.take(rows)
-
-
 def _hash_of(packet: Packet) -> pa.Array:
     return pa.array([packet.content_hash().digest], HASH_TYPE)
 
@@ -420,140 +313,4 @@ def _packet_of(record: pa.Table) -> Packet:
     return Packet(shown.combine_chunks(), meta_info={names.COMPUTED: False})
 
 
-# ---------------------------------------------------------------------------- a packet function with its cache
-
-
-class CachedPacketFunction(PacketFunctionWrapper):
-    """A packet function that computes each input packet once.
-
-    Args:
-        packet_function: what computes.
-        result_database: where results are kept.
-        record_path_prefix: names before the function's `uri` in the record path.
-        match: which stored result counts as the same computation.
-    """
-
-    def __init__(
-        self,
-        packet_function: Any,
-        result_database: ArrowDatabase,
-        record_path_prefix: Sequence[str] = (),
-        *,
-        match: MatchPolicy = "content",
-    ) -> None:
-        super().__init__(packet_function)
-        self.match: MatchPolicy = match
-        self.cache = ResultCache(result_database, (*record_path_prefix, *packet_function.uri))
-
-    @functools.cached_property
-    def _files(self) -> FileReader:
-        function = self.packet_function
-        owner = f"function {function.canonical_function_name!r}"
-        return FileReader(function.input_packet_schema, owner, FileMemory(self.cache.database))
-
-    @property
-    def record_path(self) -> tuple[str, ...]:
-        """Where the records lie in the database."""
-        return self.cache.record_path
-
-    def set_auto_flush(self, on: bool = True) -> None:
-        """Say whether each result is durable when its call returns."""
-        self.cache.auto_flush = on
-
-    def call(
-        self, packet: Packet, logger: Any = None, *, skip_cache_lookup: bool = False, skip_cache_insert: bool = False
-    ) -> Packet | None:
-        """Return the output packet, from the cache where it holds one; meta `__computed` tells which.
-
-        Raises:
-            InputError: a file that the packet names cannot be read, or changed while the function ran.
-        """
-        consumed = self._consume(packet)
-        cached = None if skip_cache_lookup else self._find(consumed)
-        if cached is not None:
-            return cached
-        return self._keep(consumed, self.packet_function.call(packet, logger), skip_cache_insert)
-
-    async def async_call(
-        self, packet: Packet, logger: Any = None, *, skip_cache_lookup: bool = False, skip_cache_insert: bool = False
-    ) -> Packet | None:
-        """As `call`, from inside a running event loop."""
-        consumed = self._consume(packet)
-        cached = None if skip_cache_lookup else self._find(consumed)
-        if cached is not None:
-            return cached
-        return self._keep(consumed, await self.packet_function.async_call(packet, logger), skip_cache_insert)
-
-    def _keep(self, consumed: _Consumed, output: Packet | None, skip_insert: bool) -> Packet | None:
-        if output is None:
-            return None
-        if consumed.looks is not None:
-            changed = self._files.changed(consumed.columns, consumed.looks)
-            if changed:
-                raise InputError(changed[0])
-        if not skip_insert:
-            self._store(consumed, output)
-        return output.with_meta_columns(computed=True)
-
-    def record_packet(self, input_packet: Packet, output_packet: Packet, skip_duplicates: bool = False) -> None:
-        """Store a result that was computed elsewhere."""
-        consumed = self._consume(input_packet)
-        if skip_duplicates and self.cache.lookup_hash(consumed.input_hash) is not None:
-            return
-        self._store(consumed, output_packet)
-
-    def _store(self, consumed: _Consumed, output: Packet) -> None:
-        function = self.packet_function
-        context = Context.of(
-            Datagram(function.get_function_variation_data(), function.get_function_variation_data_schema()),
-            Datagram(function.get_execution_data(), function.get_execution_data_schema()),
-            function.get_environment().environment_hash,
-        )
-        self.cache.store_hash(consumed.input_hash, output, context)
-        if self.cache.auto_flush:
-            self._files.flush()
-
-    def get_cached_output_for_packet(self, packet: Packet) -> Packet | None:
-        """Return the stored output of a packet, or `None`."""
-        return self._find(self._consume(packet))
-
-    def _find(self, consumed: _Consumed) -> Packet | None:
-        function = self.packet_function
-        constraints = match_constraints(
-            self.match, function.get_function_variation_data(), function.get_environment().environment_hash
-        )
-        found = self.cache.lookup_hash(consumed.input_hash, constraints)
-        if found is None:
-            return None
-        everything = found.as_table(columns=names.ColumnConfig.all())
-        return Packet(everything, function.output_packet_schema).with_source(function.uri)
-
-    def get_all_cached_outputs(self, include_system_columns: bool = False) -> pa.Table | None:
-        """Return all stored outputs, or `None`."""
-        return self.cache.get_all_records(include_system_columns)
-
-    def _consume(self, packet: Packet) -> _Consumed:
-        """Hash the packet as the function consumes it: its columns, of the parameters' types, files by their content."""
-        bound = self.packet_function.bind_packet(packet)
-        if not bound:
-            raise OrcapodError(
-                f"{self.packet_function.canonical_function_name} takes no parameters, so there is nothing to look up by."
-            )
-        if not self._files.names:
-            return _Consumed(hash_rows(bound), bound)
-        columns, looks, problems = self._files.contents(bound)
-        if problems:
-            raise InputError(problems[0])
-        return _Consumed(hash_rows(columns), bound, looks)
-
-
-@dataclass(frozen=True, slots=True)
-class _Consumed:
-    """One packet as its function consumes it: the hash, an array of one, the columns, and how its files looked."""
-
-    input_hash: pa.Array
-    columns: Mapping[str, pa.Array]
-    looks: Looks | None = None
-
-
-__all__ = ["CachedPacketFunction", "Context", "MatchPolicy", "ResultCache", "Snapshot", "match_constraints"]
+__all__ = ["Context", "MatchPolicy", "ResultCache", "Snapshot", "match_constraints"]

@@ -14,8 +14,8 @@ from orcapod_dagster.core.casting import one_array
 from orcapod_dagster.core.databases.base import ArrowDatabase
 from orcapod_dagster.core.errors import LakeError
 from orcapod_dagster.core.hashing import HASH_TYPE
+from orcapod_dagster.core.matching import few
 from orcapod_dagster.core.reasons import named
-from orcapod_dagster.core.result_cache import few
 from orcapod_dagster.core.sources import TableSource
 
 VERSION_CHANGED: Final = "the version changed"

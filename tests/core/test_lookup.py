@@ -23,7 +23,7 @@ from orcapod_dagster.core import (
     databases,
     delta,
     key_index,
-    result_cache,
+    matching,
 )
 from orcapod_dagster.core.contexts import CONTEXT_NAMES, VARIATION_SCHEMA, Context
 from orcapod_dagster.core.datagrams import Datagram
@@ -46,7 +46,7 @@ def _every_file_is_indexed(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
     """Give what chooses between the two ways, which a plan chooses by the numbers of rows."""
-    return lambda on: monkeypatch.setattr(result_cache, "_ROWS_PER_FIND", 0 if on else 1 << 40)
+    return lambda on: monkeypatch.setattr(matching, "_ROWS_PER_FIND", 0 if on else 1 << 40)
 
 
 def context(code: str, run: int) -> Context:
