@@ -1,10 +1,8 @@
-"""Datagram, Packet, Tag: immutable single rows with a schema, held as a dict or a one-row Arrow table."""
+"""Datagram: one immutable row with a schema, held as a dict or a one-row Arrow table."""
 
 from __future__ import annotations
 
-import os
 import threading
-import time
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from types import MappingProxyType
@@ -15,13 +13,13 @@ import pyarrow as pa
 from orcapod_dagster.core.columns import (
     CONTEXT_KEY,
     RECORD_ID,
-    SOURCE_PREFIX,
     ColumnConfig,
     ColumnKind,
     column_kind,
     prefixed,
     refuse_reserved,
 )
+from orcapod_dagster.core.datagrams.record_ids import as_uuid, new_record_ids
 from orcapod_dagster.core.errors import ConversionError, InputError
 from orcapod_dagster.core.files import holds_paths
 from orcapod_dagster.core.hashing import PACKET_METHOD
@@ -31,23 +29,10 @@ from orcapod_dagster.core.types import ContentHash, Schema
 Columns = ColumnConfig | Mapping[str, Any] | None
 """Which columns beside the data: `ColumnConfig(meta=True)`, or `{"meta": True}`; `None` for the data alone."""
 
-_VERSION_7 = bytes(0x70 | (byte & 0x0F) for byte in range(256))
-_VARIANT = bytes(0x80 | (byte & 0x3F) for byte in range(256))
-_EMPTY: Final = TypedRow(Schema(), {})
+EMPTY: Final = TypedRow(Schema(), {})
 _NOTHING: Final[Mapping[ColumnKind, TypedRow]] = MappingProxyType({})
 _ID_LOCK: Final = threading.Lock()
 _set: Final = object.__setattr__
-
-
-def new_record_ids(count: int) -> bytes:
-    """Return `count` fresh UUIDv7s (RFC 9562), 16 bytes each, one after another."""
-    milliseconds = (time.time_ns() // 1_000_000).to_bytes(6, "big")
-    ids = bytearray(os.urandom(16 * count))
-    for position, byte in enumerate(milliseconds):
-        ids[position::16] = bytes([byte]) * count
-    ids[6::16] = ids[6::16].translate(_VERSION_7)
-    ids[8::16] = ids[8::16].translate(_VARIANT)
-    return bytes(ids)
 
 
 class Datagram:
@@ -109,10 +94,10 @@ class Datagram:
         for kind, values in more.items():
             if values:
                 named = {prefixed(name, kind): value for name, value in values.items()}
-                further = {**further, kind: further.get(kind, _EMPTY).merge(named, python_schema or {})}
+                further = {**further, kind: further.get(kind, EMPTY).merge(named, python_schema or {})}
         _set(self, "_data", row)
         _set(self, "_further", further)
-        _set(self, "_record_id", _as_uuid(record_id))
+        _set(self, "_record_id", as_uuid(record_id))
         _set(self, "_content_hash", None)
 
     def _split(self, row: TypedRow) -> tuple[TypedRow, dict[ColumnKind, TypedRow]]:
@@ -183,7 +168,7 @@ class Datagram:
         """Return the columns of a kind, as they are shown."""
         if kind == "context":
             return TypedRow(Schema({CONTEXT_KEY: str}), {CONTEXT_KEY: self.context_key})
-        return self._further.get(kind, _EMPTY)
+        return self._further.get(kind, EMPTY)
 
     def __getitem__(self, name: str) -> Any:
         self._check((name,))
@@ -223,7 +208,7 @@ class Datagram:
         """The UUIDv7 of this row; a datagram with other data columns has another one."""
         found = self._record_id
         if found is None:
-            made = _as_uuid(self.get_meta_value(RECORD_ID)) or uuid.UUID(bytes=new_record_ids(1))
+            made = as_uuid(self.get_meta_value(RECORD_ID)) or uuid.UUID(bytes=new_record_ids(1))
             with _ID_LOCK:  # two threads that ask at once get one id
                 found = self._record_id or made
                 _set(self, "_record_id", found)
@@ -355,7 +340,7 @@ class Datagram:
     def _with_data(self, data: TypedRow, origins: Mapping[str, str]) -> Self:
         """Return a copy with other data; `origins` says which columns are old ones (new name → old name)."""
         further = dict(self._further)
-        meta = further.get("meta", _EMPTY)
+        meta = further.get("meta", EMPTY)
         if RECORD_ID in meta.schema:  # it names the row that this one no longer is
             further["meta"] = meta.select(name for name in meta.schema if name != RECORD_ID)
         return self._copy(_data=data, _further=further, _record_id=None, _content_hash=None)
@@ -385,109 +370,6 @@ class Datagram:
             _set(self, slot, value)
 
 
-class Tag(Datagram):
-    """The columns that say which row this is; never part of a cache key.
-
-    Args:
-        data, python_schema, meta_info, record_id: as for `Datagram`.
-        system_tags: further columns that travel with the tag, with or without the prefix `_tag_`; not part of its
-            content. They replace equally named ones of `data`, and stay under every operation on the data columns.
-    """
-
-    __slots__ = ()
-    _kinds = ("meta", "system_tags", "context")
-
-    def __init__(
-        self,
-        data: Mapping[str, Any] | pa.Table | pa.RecordBatch,
-        python_schema: Mapping[str, Any] | None = None,
-        meta_info: Mapping[str, Any] | None = None,
-        record_id: str | uuid.UUID | bytes | None = None,
-        *,
-        system_tags: Mapping[str, Any] | None = None,
-    ) -> None:
-        self._fill(data, python_schema, record_id, {"meta": meta_info, "system_tags": system_tags})
-
-    def system_tags(self) -> dict[str, Any]:
-        """Return the system tags, names with their prefix."""
-        return dict(self._row("system_tags").values())
-
-
-class Packet(Datagram):
-    """The values that a function consumes or produces for one row, and where each came from.
-
-    Args:
-        data, python_schema, meta_info, record_id: as for `Datagram`.
-        source_info: column → source, for some columns or all, with or without the prefix `_source_`.
-
-    Raises:
-        ConversionError: besides, a source is no string, or that of a column that is not there.
-    """
-
-    __slots__ = ()
-    _kinds = ("meta", "source", "context")
-
-    def __init__(
-        self,
-        data: Mapping[str, Any] | pa.Table | pa.RecordBatch,
-        python_schema: Mapping[str, Any] | None = None,
-        meta_info: Mapping[str, Any] | None = None,
-        record_id: str | uuid.UUID | bytes | None = None,
-        *,
-        source_info: Mapping[str, str | None] | None = None,
-    ) -> None:
-        self._fill(data, python_schema, record_id, {"meta": meta_info, "source": source_info})
-        if "source" in self._further:
-            self._check_sources(self._further["source"].values())
-
-    def _check_sources(self, sources: Mapping[str, Any]) -> None:
-        for name, source in sources.items():
-            if source is not None and not isinstance(source, str):
-                raise ConversionError(
-                    f"Column {name!r} holds a {type(source).__qualname__}; a source is a string or None."
-                )
-            if name.removeprefix(SOURCE_PREFIX) not in self:
-                raise ConversionError(f"Column {name!r} is the source of a column that is not there. Drop it as well.")
-
-    def source_info(self) -> dict[str, str | None]:
-        """Return the source of each data column, as a rule `"<uri joined by ':'>::<record id>::<column>"`, else `None`.
-
-        A renamed column keeps its source; a column that was set by `update` or `with_columns` has none.
-        """
-        row = self._further.get("source", _EMPTY)
-        return {name: row.values().get(SOURCE_PREFIX + name) for name in self}
-
-    def with_source_info(self, /, **sources: str | None) -> Self:
-        """Return a copy in which these columns have these sources, the others those that they had."""
-        known: dict[str, str | None] = {SOURCE_PREFIX + name: source for name, source in self.source_info().items()}
-        known |= {prefixed(name, "source"): source for name, source in sources.items()}
-        self._check_sources(known)
-        return self._copy(_further={**self._further, "source": _source_row(known)})
-
-    def with_source(self, uri: Iterable[str]) -> Self:
-        """Return a copy all of whose columns come from this record of the packet function `uri`."""
-        start = f"{':'.join(uri)}::{self.datagram_id}::"
-        known: dict[str, str | None] = {SOURCE_PREFIX + name: start + name for name in self}
-        return self._copy(_further={**self._further, "source": _source_row(known)})
-
-    def _row(self, kind: ColumnKind) -> TypedRow:
-        if kind == "source":
-            return _source_row({SOURCE_PREFIX + name: source for name, source in self.source_info().items()})
-        return super()._row(kind)
-
-    def _with_data(self, data: TypedRow, origins: Mapping[str, str]) -> Self:
-        other = super()._with_data(data, origins)
-        if "source" not in self._further:
-            return other
-        sources = self.source_info()
-        known = {SOURCE_PREFIX + new: sources[old] for new, old in origins.items()}
-        return other._copy(_further={**other._further, "source": _source_row(known)})
-
-
-def _source_row(sources: dict[str, str | None]) -> TypedRow:
-    return TypedRow(Schema(dict.fromkeys(sources, str | None)), sources)
-
-
 def _check(names: Iterable[str], there: Collection[str], what: str, advice: str = "") -> None:
     for name in names:
         if name not in there:
@@ -510,9 +392,3 @@ def _shape(hint: Any) -> Any:
         return {name: _shape(field) for name, field in get_type_hints(hint, include_extras=True).items()}
     args = get_args(hint)
     return (get_origin(hint), [_shape(arg) for arg in args]) if args else hint
-
-
-def _as_uuid(value: str | uuid.UUID | bytes | None) -> uuid.UUID | None:
-    if value is None or isinstance(value, uuid.UUID):
-        return value
-    return uuid.UUID(bytes=value) if isinstance(value, bytes) else uuid.UUID(value)
