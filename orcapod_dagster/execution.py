@@ -67,15 +67,7 @@ def materialize_packets(
     stream = open_stream(spec, loaded, context.op_execution_context.job_def.asset_layer.asset_graph)
     if options.rows is not None:
         stream = stream.where(options.rows)
-    store: ResultStoreResource = getattr(context.resources, RESULT_STORE_KEY)
-    pod = pod_of(
-        spec,
-        store,
-        getattr(context.resources, EXECUTOR_KEY),
-        {**_run_info(context), **machine_info(spec), **versions_read(stream)},
-        read_only=options.dry_run,
-        run=_planned_run(context, spec, stream, options),
-    )
+    pod = _pod_of_step(context, spec, stream, options)
     table = AssetTable(context, spec, pod, _partition_expr(context, spec), stream)
     if options.dry_run:
         yield _look_ahead(context, spec, pod, stream, options)
@@ -88,7 +80,7 @@ def materialize_packets(
     stream.refuse_unclear_tags()
     plan = pod.plan(stream, hashed, force=options.force, limit=options.limit)
     _tell_plan(context, spec, plan)
-    refuse_recompute(context, spec.key, Recomputation.of(plan), store.recompute_limit_hours, options)
+    refuse_recompute(context, spec.key, Recomputation.of(plan), _store(context).recompute_limit_hours, options)
     progress = Progress(len(plan.to_compute), cached=len(plan.found) - plan.found.null_count)
     try:
         with ProgressLines(context, spec.key.to_user_string(), progress):
@@ -181,8 +173,7 @@ def _look_ahead(
     """Say what the run would do, in the log and as an observation."""
     stream.refuse_unclear_tags()
     report = look_ahead(pod, stream, force=options.force, limit=options.limit)
-    limit_hours = getattr(context.resources, RESULT_STORE_KEY).recompute_limit_hours
-    guarded = over_limit(report.recomputation, limit_hours, options)
+    guarded = over_limit(report.recomputation, _store(context).recompute_limit_hours, options)
     context.log.info(
         "\n".join(
             [
@@ -237,6 +228,23 @@ def pod_of(
         rate_limit=spec.rate_limit,
         max_concurrency=spec.max_concurrency,
     )
+
+
+def _pod_of_step(
+    context: dg.AssetExecutionContext, spec: PacketAssetSpec, stream: PacketStream, options: RunOptions
+) -> FunctionPod:
+    return pod_of(
+        spec,
+        _store(context),
+        getattr(context.resources, EXECUTOR_KEY),
+        {**_run_info(context), **machine_info(spec), **versions_read(stream)},
+        read_only=options.dry_run,
+        run=_planned_run(context, spec, stream, options),
+    )
+
+
+def _store(context: dg.AssetExecutionContext) -> ResultStoreResource:
+    return getattr(context.resources, RESULT_STORE_KEY)
 
 
 def machine_info(spec: PacketAssetSpec) -> dict[str, str]:
