@@ -37,7 +37,7 @@ test: $(INSTALLED) ## Run the tests.
 test-oldest: $(OLDEST)/.orcapod-installed ## Run what versions can change with the oldest pyarrow; on another Python: PYTHON=...
 	@$(OLDEST)/bin/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m 'not slow' $(VERSION_TESTS)
 
-edits: $(INSTALLED) ## Run the matrices of edits in full: in both layouts, in the process pool, and a third on Ray.
+edits: $(INSTALLED) ## Run the matrices of edits in full: in both layouts, in the process pool and on Ray.
 	@CAMPAIGNS=full $(BIN)/python -m pytest -q tests/test_edit_runs.py
 
 dev: $(INSTALLED) $(DAGSTER_HOME)/dagster.yaml ## Open the example project in the Dagster UI.

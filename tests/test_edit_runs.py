@@ -3,7 +3,7 @@
 All projects before an edit are run in one fresh process, all edited ones in another under another hash seed, over the same
 lakes; then one more process runs what workers stored. The short form takes each edit in one layout, in turn; most are run by
 the engine alone, some as assets of Dagster, few of them in the process pool and on Ray. The long form takes each edit in both
-layouts, all as assets in the pool, and a third of them on Ray.
+layouts, all as assets in the pool, and on Ray.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ FAIL_THEN = {"field of a TypedDict that names the output", "alias in a field of 
 SEEN = [case for case in CASES if case.layout not in case.edit.misses and case.edit.name not in FAIL_THEN]
 """Cases that end alike wherever they run."""
 POOLED = [case for n, case in enumerate(SEEN) if FULL or n % 20 == 0 or case.edit.name in CALLABLES]
-ON_RAY = [case for n, case in enumerate(SEEN) if case.edit.name in CALLABLES or (n % 3 == 0 if FULL else n % 40 == 20)]
+ON_RAY = [case for n, case in enumerate(SEEN) if case.edit.name in CALLABLES or (FULL or n % 40 == 20)]
 RAY = importlib.util.find_spec("ray") is not None
 
 _COLUMNS = "the output columns changed"

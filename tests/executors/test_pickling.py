@@ -54,6 +54,27 @@ def by_dispatch(x):
     return show(x)
 
 
+@functools.lru_cache(maxsize=None)
+def factorial(x):
+    return x * factorial(x - 1) if x else FACTOR // 2
+
+
+class Shop:
+    @functools.cache
+    def price(self, x):
+        return x + FACTOR
+
+
+def by_cached_function(x):
+    assert factorial.cache_parameters() == {"maxsize": None, "typed": False}
+    assert (factorial(x), factorial(x)) == (6, 6)
+    return factorial.__name__, factorial.cache_info().hits > 0
+
+
+def by_cached_method(x):
+    return Shop().price(x)
+
+
 def by_weak_table(x):
     return len(SEEN)
 """,
@@ -69,12 +90,14 @@ def by_weak_table(x):
         ("by_dotted_name", 6),
         ("by_package_without_init", 4),
         ("by_lock", 4),
+        ("by_cached_function", ("factorial", True)),
+        ("by_cached_method", 5),
         ("by_dispatch", "int"),
         ("by_weak_table", 0),
     ],
 )
 def test_modules_locks_and_weak_tables_travel(tmp_path: Path, monkeypatch, name: str, expected: object) -> None:
-    """Modules that import one another, and packages without `__init__.py`, go by value; locks arrive free, weak tables empty, dispatching functions whole."""
+    """Modules that import one another, and packages without `__init__.py`, go by value; locks arrive free, caches and weak tables empty, dispatching functions whole."""
     for file, text in FILES.items():
         path = tmp_path / "travelling" / file
         path.parent.mkdir(parents=True, exist_ok=True)

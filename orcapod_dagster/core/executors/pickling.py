@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import sys
 import threading
 import weakref
 from collections import ChainMap
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterable
 from types import CodeType, ModuleType
 from typing import Any, Final
 
+from orcapod_dagster.core.executors.cached import complete, make_cached
 from orcapod_dagster.core.executors.own_modules import pickled_by_value
 
 # Nothing waits for a lock of another process. What a weak table holds may be gone at any time: it is a cache.
@@ -24,6 +26,9 @@ _ANEW: Final[tuple[Callable[[], Any], ...]] = (
 _NO_FILE: Final = "<dynamic-code>"
 # How this process found a module says nothing in another.
 _LEFT_OUT: Final = frozenset({"__builtins__", "__cached__", "__loader__", "__spec__"})
+_CACHED: Final[type] = type(functools.cache(len))
+# `lru_cache` sets these itself.
+_OF_CACHES: Final = frozenset({"__wrapped__", "cache_parameters"})
 
 
 def dumps(cloudpickle: Any, value: Any, modules: Iterable[ModuleType]) -> bytes:
@@ -59,11 +64,31 @@ def _pickler_of(cloudpickle: Any) -> Any:
         make, arguments = known[CodeType](code)
         return make, tuple(code.co_filename if argument == _NO_FILE else argument for argument in arguments)
 
+    def reduce_cached(cached: Any) -> Any:
+        if _is_known_there(cached, cloudpickle.list_registry_pickle_by_value()):
+            return cached.__qualname__
+        parameters = cached.cache_parameters()
+        given = {key: item for key, item in vars(cached).items() if key not in _OF_CACHES}
+        state = cached.__wrapped__, given
+        return make_cached, (parameters["maxsize"], parameters["typed"]), state, None, None, complete
+
     anew = {type(make()): functools.partial(_reduce_anew, make) for make in _ANEW}
-    table = ChainMap({ModuleType: reduce_module, CodeType: reduce_code, **anew}, known)
+    ours = {ModuleType: reduce_module, CodeType: reduce_code, _CACHED: reduce_cached, **anew}
+    table = ChainMap(ours, known)
     return type("Pickler", (cloudpickle.CloudPickler,), {"dispatch_table": table})
 
 
 def _reduce_anew(make: Callable[[], Any], _: Any) -> Any:
     origin: Any = getattr(make, "__origin__", make)
     return origin, ()
+
+
+def _is_known_there(named: Any, by_value: Iterable[str]) -> bool:
+    """Tell whether a worker finds the very object under its name: in a module that is not the user's own."""
+    module: str = getattr(named, "__module__", None) or "__main__"
+    if module == "__main__" or any(module == own or module.startswith(own + ".") for own in by_value):
+        return False
+    found: Any = sys.modules.get(module)
+    for part in named.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is named

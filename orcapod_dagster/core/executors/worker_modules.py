@@ -8,6 +8,7 @@ from orcapod_dagster.core import errors, infrastructure, skip
 from orcapod_dagster.core.blobs import handle, keeper
 from orcapod_dagster.core.executors import (
     batch_rows,
+    cached,
     capture,
     concurrent_rows,
     ends,
@@ -23,6 +24,7 @@ from orcapod_dagster.core.executors import (
 )
 
 WORKER_MODULES: Final = (
+    cached,
     slices,
     event_loop,
     concurrent_rows,
