@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import importlib
 import math
 import sys
@@ -10,8 +11,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
+from orcapod_dagster.core.converter.from_arrow import python_schema
 from orcapod_dagster.core.errors import DefinitionError
 from orcapod_dagster.core.identity import EnvironmentVariable, variable_name
+from orcapod_dagster.core.types import Schema
 
 if TYPE_CHECKING:  # packet functions are written and read by this room
     from orcapod_dagster.core.packet_function import PythonPacketFunction
@@ -31,6 +36,9 @@ def config_of(function: PythonPacketFunction) -> dict[str, Any]:
         "version": function.version,
         "output_keys": list(function.output_keys),
         "uri": list(function.uri),
+        "input_schema": _schema_told(function.input_arrow_schema),
+        "output_schema": _schema_told(function.output_arrow_schema),
+        "optional": sorted(function.input_packet_schema.optional),
         "max_concurrency": function.max_concurrency,
         "batch_size": function.batch_size,
         **_declarations_told(function),
@@ -70,6 +78,14 @@ def arguments_of(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def schemas_of(config: Mapping[str, Any]) -> tuple[Schema, Schema]:
+    """Return what the packet function of a configuration takes and gives, as the Python types of its Arrow types."""
+    takes, gives = (
+        pa.ipc.read_schema(pa.py_buffer(base64.b64decode(config[name]))) for name in ("input_schema", "output_schema")
+    )
+    return Schema(python_schema(takes), config["optional"]), python_schema(gives)
+
+
 def refuse_another(config: Mapping[str, Any], uri: Sequence[str]) -> None:
     """Refuse a packet function that was made by a configuration, and has another identity than that says.
 
@@ -81,6 +97,11 @@ def refuse_another(config: Mapping[str, Any], uri: Sequence[str]) -> None:
             f"{config['module']}.{config['qualname']} is here {uri}, and was {tuple(config['uri'])}: its output types, or "
             "schemas that were given. Make the packet function where it is defined, by the decorator, and import that."
         )
+
+
+def _schema_told(schema: pa.Schema) -> str:
+    """Return an Arrow schema as text: Arrow's own message, in base64."""
+    return base64.b64encode(schema.serialize()).decode()
 
 
 def _declarations_told(function: PythonPacketFunction) -> dict[str, Any]:

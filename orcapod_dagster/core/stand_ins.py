@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from orcapod_dagster.core.datagrams import Packet
 from orcapod_dagster.core.errors import DefinitionError, UnboundFunctionError
 from orcapod_dagster.core.executors.base import PythonFunctionExecutorProtocol
+from orcapod_dagster.core.function_config import schemas_of
 from orcapod_dagster.core.packet_function import PythonPacketFunction
 from orcapod_dagster.core.types import Schema
 
@@ -73,6 +74,8 @@ class PacketFunctionWrapper:
 class PacketFunctionProxy:
     """Stands in for a packet function that cannot be imported here; enough to read its results.
 
+    Until it is bound, what calls the function, or asks for its code or how it runs, raises an `UnboundFunctionError`.
+
     Args:
         config: what `to_config()` of the real function gave.
     """
@@ -80,11 +83,45 @@ class PacketFunctionProxy:
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._config = dict(config)
         self._bound: PythonPacketFunction | None = None
+        self._takes, self._gives = schemas_of(config)
 
     @property
     def uri(self) -> tuple[str, ...]:
         """The identity, from the configuration."""
         return tuple(self._config["uri"])
+
+    @property
+    def canonical_function_name(self) -> str:
+        """The name, from the configuration."""
+        return self._config["function_name"]
+
+    @property
+    def version(self) -> str:
+        """The version, from the configuration."""
+        return self._config["version"]
+
+    @property
+    def output_keys(self) -> tuple[str, ...]:
+        """The output columns, from the configuration."""
+        return tuple(self._config["output_keys"])
+
+    @property
+    def input_packet_schema(self) -> Schema:
+        """Names and types of the parameters; of classes, a configuration knows how they are stored."""
+        return self._takes if self._bound is None else self._bound.input_packet_schema
+
+    @property
+    def output_packet_schema(self) -> Schema:
+        """Names and types of the output columns, likewise."""
+        return self._gives if self._bound is None else self._bound.output_packet_schema
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the plain function.
+
+        Raises:
+            UnboundFunctionError: it is not bound.
+        """
+        return self._real("calling it")(*args, **kwargs)
 
     def bind(self, packet_function: PythonPacketFunction) -> None:
         """Bind the real function.
@@ -109,9 +146,12 @@ class PacketFunctionProxy:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
+        return getattr(self._real(repr(name)), name)
+
+    def _real(self, wanted: str) -> PythonPacketFunction:
         if self._bound is None:
             raise UnboundFunctionError(
-                f"The function {self._config['function_name']!r} is not bound here, so {name!r} is not known. Import its module "
+                f"The function {self.canonical_function_name!r} is not bound here, which {wanted} needs. Import its module "
                 f"{self._config['module']!r} and bind() it, or only read its results."
             )
-        return getattr(self._bound, name)
+        return self._bound

@@ -6,12 +6,19 @@ import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
-from orcapod_dagster.core import PythonPacketFunction
-from orcapod_dagster.core.errors import DefinitionError
+from orcapod_dagster.core import (
+    CachedPacketFunction,
+    InMemoryArrowDatabase,
+    Packet,
+    PacketFunctionProxy,
+    PythonPacketFunction,
+    ResultCache,
+)
+from orcapod_dagster.core.errors import DefinitionError, UnboundFunctionError
 from orcapod_dagster.core.identity import EnvironmentVariable
 
 TABLE = {"a": 1}
@@ -108,3 +115,42 @@ def test_the_kind_is_carried(function: Callable[..., Any], options: dict[str, An
     made, again = rebuilt(function, **options)
     assert (again.max_concurrency, again.batch_size, again.uri) == (made.max_concurrency, made.batch_size, made.uri)
     assert {again.max_concurrency, again.batch_size} & set(options.values())
+
+
+class Reading(NamedTuple):
+    celsius: float
+    note: str | None
+
+
+def read(path: str, scale: float = 1.0) -> Reading:
+    return Reading(scale, path)
+
+
+def test_a_proxy_reads_results_of_a_function_that_is_not_here() -> None:
+    """Identity and schemas come from the configuration, results are found by them; what needs the code names it."""
+    real = PythonPacketFunction(read, ["reading"], version="v2.1")
+    proxy = PacketFunctionProxy(json.loads(json.dumps(real.to_config())) | {"module": "gone"})
+    assert (proxy.uri, proxy.canonical_function_name, proxy.version) == (real.uri, "read", "v2.1")
+    assert proxy.output_keys == ("reading",)
+    assert dict(proxy.input_packet_schema) == {"path": str, "scale": float}
+    assert proxy.input_packet_schema.optional == {"scale"}
+    assert list(proxy.output_packet_schema) == ["reading"]
+    assert (len(proxy.get_function_variation_data_schema()), len(proxy.get_execution_data_schema())) == (0, 0)
+    database = InMemoryArrowDatabase()
+    CachedPacketFunction(real, database).call(Packet({"path": "a", "scale": 2.0}))
+    found = ResultCache(database, proxy.uri).get_all_records()
+    assert found is not None
+    assert found["reading"].to_pylist() == [{"celsius": 2.0, "note": "a"}]
+    for use in (lambda: proxy("a"), lambda: proxy.call(Packet({"path": "a"})), lambda: proxy.executor):
+        with pytest.raises(UnboundFunctionError, match=r"'read' is not bound here.*'gone'"):
+            use()
+    proxy.bind(real)
+    assert proxy.input_packet_schema == real.input_packet_schema
+    assert proxy("b", scale=3.0) == Reading(3.0, "b")
+
+
+def test_a_proxy_refuses_another_function() -> None:
+    """A function of another identity is not bound."""
+    proxy = PacketFunctionProxy(PythonPacketFunction(work, "y").to_config())
+    with pytest.raises(DefinitionError, match="Bind the same one"):
+        proxy.bind(PythonPacketFunction(work, "z"))
