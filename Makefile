@@ -24,6 +24,8 @@ VERSION_TESTS := tests/test_types.py tests/test_round_trip.py tests/test_import.
 	$(addprefix tests/core/test_,$(addsuffix .py,converter datagrams hashing identity files code_store attempts forms lookup))
 DAGSTER_HOME := $(CURDIR)/.dagster_home
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Tests start hundreds of processes, each of which would compile this package.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "%-12s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))

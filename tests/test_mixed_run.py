@@ -12,6 +12,7 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from campaigns import long_form
 from deltalake import DeltaTable
 from ray_clusters import small_cluster
 
@@ -120,6 +121,7 @@ def test_pool(tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
+@long_form
 def test_ray(tmp_path: Path, ray_cluster: PacketExecutorResource) -> None:
     """The same on Ray."""
     check(tmp_path, ray_cluster)

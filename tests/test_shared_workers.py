@@ -121,6 +121,7 @@ def overlap(tables: dict[str, pa.Table]) -> float:
     return min(max(table["ended"].to_pylist()) for table in tables.values()) - began
 
 
+@long_form
 def test_steps_in_processes_share_the_pool(lake: Path, short_folder: Path) -> None:
     """With max_workers=2 and three steps at once, there are never more than 2 workers and one per step, and each step goes on."""
     run(pool_job)

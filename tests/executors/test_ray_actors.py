@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from campaigns import long_param
 from ray_clusters import small_cluster
 
 from orcapod_dagster.core.executors import ray_shares
@@ -115,7 +116,7 @@ def wait_for(what: Callable[[], Any], seconds: float = 90) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("state", [True, False], ids=["actors", "tasks"])
+@pytest.mark.parametrize("state", [pytest.param(True, id="actors"), long_param(False, id="tasks")])
 def test_a_second_step_gets_its_share(state: bool, tmp_path: Path) -> None:
     """A step that holds the whole cluster gives part of it to another that comes, and takes it back when that has gone."""
     long = Step(100_000, tmp_path / "long")

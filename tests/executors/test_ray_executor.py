@@ -319,9 +319,9 @@ def test_slow_rows_use_every_slot() -> None:
         time.sleep(0.4)
         return began, time.time()
 
-    spans, _ = gather(
-        RayExecutor().run_rows(when, make_batches(range(20)), call_options=CallOptions(slice_seconds=0.5)), 20
-    )
+    options = CallOptions(slice_seconds=0.5)
+    gather(RayExecutor().run_rows(when, make_batches(range(8)), call_options=options), 8)  # both workers have started
+    spans, _ = gather(RayExecutor().run_rows(when, make_batches(range(20)), call_options=options), 20)
     at_once = [sum(began <= moment < ended for began, ended in spans) for moment, _ in spans]
     assert max(at_once) == 2
     assert (

@@ -102,7 +102,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, text: str) -> list[str]:
 @pytest.mark.parametrize(
     "how",
     [
-        pytest.param("third.kill_all_processes(check_alive=False, allow_graceful=False)", id="killed"),
+        long_param("third.kill_all_processes(check_alive=False, allow_graceful=False)", id="killed"),
         long_param("cluster.remove_node(third, allow_graceful=True)", id="drained"),
     ],
 )
