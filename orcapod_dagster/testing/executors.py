@@ -26,6 +26,7 @@ from orcapod_dagster.testing.executor_batches import ExecutorBatchesConformance
 from orcapod_dagster.testing.executor_concurrency import ExecutorConcurrencyConformance
 from orcapod_dagster.testing.executor_generators import ExecutorGeneratorsConformance
 from orcapod_dagster.testing.executor_hostility import ExecutorHostilityConformance
+from orcapod_dagster.testing.executor_imports import ExecutorImportsConformance
 from orcapod_dagster.testing.executor_limits import ExecutorLimitsConformance
 from orcapod_dagster.testing.executor_logs import ExecutorLogsConformance
 from orcapod_dagster.testing.executor_states import ExecutorStatesConformance
@@ -149,6 +150,7 @@ class ExecutorConformance(
     ExecutorConcurrencyConformance,
     ExecutorGeneratorsConformance,
     ExecutorLogsConformance,
+    ExecutorImportsConformance,
     ExecutorLimitsConformance,
     ExecutorHostilityConformance,
     ExecutorStatesConformance,

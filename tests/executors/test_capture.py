@@ -164,7 +164,7 @@ def test_a_closed_worker_leaves_nothing() -> None:
         print(x)
 
     before = len(list(Path("/dev/fd").iterdir())), threading.active_count()
-    worker = make_worker(cloudpickle.dumps((work, {})), "cloudpickle", (100, {}), CallOptions().for_workers())
+    worker = make_worker(cloudpickle.dumps((work, {}, {})), "cloudpickle", (100, {}), CallOptions().for_workers())
     worker.run(cloudpickle.dumps((([1, 2],), {}, 2)), 60.0)
     assert (len(list(Path("/dev/fd").iterdir())), threading.active_count()) > before
     worker.close()

@@ -28,15 +28,15 @@ def own_modules(function: Callable[..., Any]) -> list[ModuleType]:
         function = function.func
     function = inspect.unwrap(function)
     own = sys.modules.get(getattr(function, "__module__", None) or "")
-    if own is None or not _is_own(own):
+    if own is None or not is_own(own):
         return []
     # `python -m package.module` runs the module under the name `__main__`.
     name = own.__spec__.name if own.__name__ == "__main__" and own.__spec__ is not None else own.__name__
     if "." in name or hasattr(own, "__path__"):
         top = name.partition(".")[0]
-        return [m for m in _loaded() if m.__name__.partition(".")[0] == top and _is_own(m)]
+        return [m for m in _loaded() if m.__name__.partition(".")[0] == top and is_own(m)]
     directory = Path(_places(own)[0]).resolve().parent
-    return [m for m in _loaded() if _is_own(m) and Path(_places(m)[0]).resolve().is_relative_to(directory)]
+    return [m for m in _loaded() if is_own(m) and Path(_places(m)[0]).resolve().is_relative_to(directory)]
 
 
 @contextmanager
@@ -59,9 +59,15 @@ def _loaded() -> list[ModuleType]:
     return [m for name, m in list(sys.modules.items()) if name == getattr(m, "__name__", None) != "__main__"]
 
 
-def _is_own(module: ModuleType) -> bool:
+def is_own(module: ModuleType) -> bool:
+    """Return whether a module is neither of the standard library, nor of an installed distribution, nor of this package."""
     places = _places(module)
-    return module.__name__.partition(".")[0] != _PACKAGE and bool(places) and not any(map(_is_installed, places))
+    return module.__name__.partition(".")[0] != _PACKAGE and bool(places) and all(map(is_own_file, places))
+
+
+def is_own_file(file: str) -> bool:
+    """Return whether a file, or a folder of modules, belongs neither to the standard library nor to an installed distribution."""
+    return not _is_installed(file)
 
 
 def _places(module: ModuleType) -> list[str]:

@@ -31,16 +31,17 @@ _CACHED: Final[type] = type(functools.cache(len))
 _OF_CACHES: Final = frozenset({"__wrapped__", "cache_parameters"})
 
 
-def dumps(cloudpickle: Any, value: Any, modules: Iterable[ModuleType]) -> bytes:
+def dumps(cloudpickle: Any, value: Any, modules: Iterable[ModuleType], codes: list[CodeType] | None = None) -> bytes:
     """Pickle a value with what these modules define, and the modules themselves, by value.
 
     Args:
         cloudpickle: the module of that name, or Ray's own.
         value: a function, or values for it. Locks and weak dictionaries in it are made anew where it arrives, free and empty.
         modules: the user's own.
+        codes: is given all code that is pickled.
     """
     with pickled_by_value(cloudpickle, modules), io.BytesIO() as file:
-        _pickler_of(cloudpickle)(file).dump(value)
+        (_pickler_of(cloudpickle) if codes is None else _noting_pickler_of(cloudpickle, codes))(file).dump(value)
         return file.getvalue()
 
 
@@ -76,6 +77,17 @@ def _pickler_of(cloudpickle: Any) -> Any:
     ours = {ModuleType: reduce_module, CodeType: reduce_code, _CACHED: reduce_cached, **anew}
     table = ChainMap(ours, known)
     return type("Pickler", (cloudpickle.CloudPickler,), {"dispatch_table": table})
+
+
+def _noting_pickler_of(cloudpickle: Any, codes: list[CodeType]) -> Any:
+    pickler = _pickler_of(cloudpickle)
+    known = pickler.dispatch_table
+
+    def reduce_code(code: CodeType) -> Any:
+        codes.append(code)
+        return known[CodeType](code)
+
+    return type("NotingPickler", (pickler,), {"dispatch_table": ChainMap({CodeType: reduce_code}, known)})
 
 
 def _reduce_anew(make: Callable[[], Any], _: Any) -> Any:

@@ -15,6 +15,7 @@ from orcapod_dagster.core.executors.base import HONOURED, BatchResult, PythonFun
 from orcapod_dagster.core.executors.budget import WorkerBudget, cores
 from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.executors.deaths import Deaths, around, failed_alone
+from orcapod_dagster.core.executors.late_imports import dumps_function
 from orcapod_dagster.core.executors.pickling import dumps
 from orcapod_dagster.core.executors.pool_process import PoolProcess
 from orcapod_dagster.core.executors.set_ups import CANCEL_SECONDS, TEAR_DOWN_SECONDS, modules_of, tell_tear_downs
@@ -99,7 +100,7 @@ class _Run(TaskRun):
         self._cloudpickle = _import_cloudpickle()
         self._modules = [*WORKER_MODULES, pool_worker, *modules_of(fn, call_options.state)]
         order = CaptureOrder.of(call_options.capture)
-        function = self._dumps((fn, dict(call_options.state)))
+        function = dumps_function(self._cloudpickle, fn, call_options.state, self._modules)
         self._payload = function, order and tuple(order), call_options.for_workers()
         self._serve, self._capture = self._dumps(pool_worker.serve), call_options.capture
         self._has_state = bool(call_options.state)

@@ -7,6 +7,7 @@ from typing import Any
 
 from orcapod_dagster.core.executors import row_worker
 from orcapod_dagster.core.executors.call_options import CallOptions
+from orcapod_dagster.core.executors.late_imports import dumps_function
 from orcapod_dagster.core.executors.pickling import dumps
 from orcapod_dagster.core.executors.set_ups import modules_of
 from orcapod_dagster.core.executors.worker_modules import WORKER_MODULES
@@ -25,7 +26,7 @@ class RayPayload:
         self._ray = ray
         self._modules = [*WORKER_MODULES, *modules_of(fn, call_options.state)]
         order = CaptureOrder.of(call_options.capture)
-        function = self.dumps((fn, dict(call_options.state)))
+        function = dumps_function(ray.cloudpickle, fn, call_options.state, self._modules)
         what = order and tuple(order), call_options.for_workers()
         self.reference = ray.put((self.dumps(row_worker.make_worker), function, *what))
 

@@ -17,6 +17,7 @@ from orcapod_dagster.core.executors.batch_rows import Columns, run_batches
 from orcapod_dagster.core.executors.capture import Capture
 from orcapod_dagster.core.executors.concurrent_rows import run_concurrently
 from orcapod_dagster.core.executors.event_loop import EventLoopThread
+from orcapod_dagster.core.executors.late_modules import LateModules, set_late_modules_aside
 from orcapod_dagster.core.executors.slices import SliceFailure, SliceResult, describe, is_async, run_slice
 from orcapod_dagster.core.executors.time_limit import GRACE_SECONDS, ending, ending_process, limited
 from orcapod_dagster.core.executors.worker_states import Interrupts, SetUpError, WorkerStates
@@ -27,7 +28,7 @@ class RowWorker:
     """The user's function in a worker process, with its state, and the event loop that its async calls share.
 
     Args:
-        function: the function and the factories of its state by keyword, pickled together, for they share modules.
+        function: the function, the factories of its state by keyword, and its late modules by name, pickled together, for they share modules.
         pickler: name of the module that pickled it; values go both ways by it.
         before_call, after_call: called before each row, in the worker, and after it. Where nobody is told so, nobody watches: then
             the process ends itself, if a row does not stop when its time is up.
@@ -46,7 +47,9 @@ class RowWorker:
     ) -> None:
         _provide_package()
         self._pickler = importlib.import_module(pickler)
-        loaded, factories = self._pickler.loads(function)
+        set_late_modules_aside()  # those of another function
+        loaded, factories, late = self._pickler.loads(function)
+        self._late_modules = LateModules(late)
         time_limit: float | None = options["time_limit"]
         loaded = limited(loaded, time_limit)
         self._limited, self._options = loaded, options
@@ -64,6 +67,7 @@ class RowWorker:
 
     def set_up(self) -> bytes:
         """Build the state of the function; return nothing, or what to say of a set-up that failed, packed. It is tried once."""
+        self._late_modules.take_place()
         if not self._failed:
             try:
                 self._states.values()
@@ -130,7 +134,9 @@ class RowWorker:
 
     def close(self) -> list[str]:
         """Tear down the state, give back the event loop and what the capture holds; return what failed, as text."""
+        self._late_modules.take_place()
         failed = self._states.close()
+        set_late_modules_aside()
         self._loop.close()
         if self._capture is not None:
             self._capture.close()

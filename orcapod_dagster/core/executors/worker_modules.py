@@ -14,6 +14,7 @@ from orcapod_dagster.core.executors import (
     ends,
     event_loop,
     generator_rows,
+    late_modules,
     log_records,
     process_state,
     row_worker,
@@ -42,6 +43,7 @@ WORKER_MODULES: Final = (
     keeper,
     time_limit,
     worker_states,
+    late_modules,
     row_worker,
 )
 """What a worker needs to call a function with rows; each imports only the standard library, or another of these."""
