@@ -17,11 +17,13 @@ FILES = {
 import functools
 import threading
 import weakref
+from contextvars import ContextVar
 
 import travelling.deep.tools
 import travelling.plain.tools
 from travelling import plain
 
+DEPTH, UNIT, COUNT = ContextVar("depth"), ContextVar("unit", default="mV"), ContextVar("count")
 LOCK, AGAIN = threading.Lock(), threading.RLock()
 SEEN = weakref.WeakValueDictionary()
 FACTOR = 2
@@ -75,6 +77,11 @@ def by_cached_method(x):
     return Shop().price(x)
 
 
+def by_context_variable(x):
+    DEPTH.set(x)
+    return DEPTH.get(), UNIT.get(), COUNT.get(None)
+
+
 def by_weak_table(x):
     return len(SEEN)
 """,
@@ -92,12 +99,13 @@ def by_weak_table(x):
         ("by_lock", 4),
         ("by_cached_function", ("factorial", True)),
         ("by_cached_method", 5),
+        ("by_context_variable", (3, "mV", None)),
         ("by_dispatch", "int"),
         ("by_weak_table", 0),
     ],
 )
 def test_modules_locks_and_weak_tables_travel(tmp_path: Path, monkeypatch, name: str, expected: object) -> None:
-    """Modules that import one another, and packages without `__init__.py`, go by value; locks arrive free, caches and weak tables empty, dispatching functions whole."""
+    """Modules that import one another, and packages without `__init__.py`, go by value; locks arrive free, caches, context variables and weak tables empty, dispatching functions whole."""
     for file, text in FILES.items():
         path = tmp_path / "travelling" / file
         path.parent.mkdir(parents=True, exist_ok=True)

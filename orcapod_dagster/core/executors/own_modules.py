@@ -15,6 +15,8 @@ from types import ModuleType
 from typing import Any, Final
 
 _PACKAGE: Final = __name__.partition(".")[0]
+# Its functions are a user's, of an executor that is tested, and importing it takes a worker seconds.
+_TESTING: Final = f"{_PACKAGE}.testing"
 # Registration is global to the process, so two runs that register the same module take turns.
 _REGISTRY_LOCK: Final = threading.RLock()
 
@@ -60,9 +62,11 @@ def _loaded() -> list[ModuleType]:
 
 
 def is_own(module: ModuleType) -> bool:
-    """Return whether a module is neither of the standard library, nor of an installed distribution, nor of this package."""
+    """Return whether a module is neither of the standard library, nor of an installed distribution, nor of this package but its tests."""
+    if module.__name__.partition(".")[0] == _PACKAGE and not module.__name__.startswith(_TESTING):
+        return False
     places = _places(module)
-    return module.__name__.partition(".")[0] != _PACKAGE and bool(places) and all(map(is_own_file, places))
+    return bool(places) and all(map(is_own_file, places))
 
 
 def is_own_file(file: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import sys
@@ -9,6 +10,7 @@ import threading
 import weakref
 from collections import ChainMap
 from collections.abc import Callable, Iterable
+from contextvars import Context, ContextVar
 from types import CodeType, ModuleType
 from typing import Any, Final
 
@@ -36,7 +38,7 @@ def dumps(cloudpickle: Any, value: Any, modules: Iterable[ModuleType], codes: li
 
     Args:
         cloudpickle: the module of that name, or Ray's own.
-        value: a function, or values for it. Locks and weak dictionaries in it are made anew where it arrives, free and empty.
+        value: a function, or values for it. Locks, weak dictionaries and context variables in it are made anew where it arrives, free and empty.
         modules: the user's own.
         codes: is given all code that is pickled.
     """
@@ -74,7 +76,13 @@ def _pickler_of(cloudpickle: Any) -> Any:
         return make_cached, (parameters["maxsize"], parameters["typed"]), state, None, None, complete
 
     anew = {type(make()): functools.partial(_reduce_anew, make) for make in _ANEW}
-    ours = {ModuleType: reduce_module, CodeType: reduce_code, _CACHED: reduce_cached, **anew}
+    ours = {
+        ModuleType: reduce_module,
+        CodeType: reduce_code,
+        _CACHED: reduce_cached,
+        ContextVar: _reduce_variable,
+        **anew,
+    }
     table = ChainMap(ours, known)
     return type("Pickler", (cloudpickle.CloudPickler,), {"dispatch_table": table})
 
@@ -93,6 +101,14 @@ def _noting_pickler_of(cloudpickle: Any, codes: list[CodeType]) -> Any:
 def _reduce_anew(make: Callable[[], Any], _: Any) -> Any:
     origin: Any = getattr(make, "__origin__", make)
     return origin, ()
+
+
+def _reduce_variable(variable: ContextVar[Any]) -> Any:
+    """Return how a context variable is made anew, with its default, which an empty context shows."""
+    default: dict[str, Any] = {}
+    with contextlib.suppress(LookupError):
+        default["default"] = Context().run(variable.get)
+    return functools.partial(ContextVar, variable.name, **default), ()
 
 
 def _is_known_there(named: Any, by_value: Iterable[str]) -> bool:
