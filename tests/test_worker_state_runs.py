@@ -29,7 +29,7 @@ from orcapod_dagster import (
     per_worker,
 )
 from orcapod_dagster.core.errors import DefinitionError, WorkerStateError
-from orcapod_dagster.core.executors import process_pool, ray_payload
+from orcapod_dagster.core.executors import late_imports, process_pool, ray_payload
 from orcapod_dagster.desk import packet_row
 
 # The notes of these tests tell processes apart by their ids, which the warning names; once in a process, in whatever test comes first.
@@ -215,7 +215,7 @@ def test_no_secret_travels(
 ) -> None:
     """A resource with a secret of the environment works in the worker; what is sent, stored and logged has its name alone."""
     sent: list[bytes] = []
-    for module in (process_pool, ray_payload):
+    for module in (late_imports, process_pool, ray_payload):
         dumps = module.dumps
         monkeypatch.setattr(module, "dumps", lambda *given, dumps=dumps: sent.append(dumps(*given)) or sent[-1])
     notes = tmp_path / "notes"

@@ -14,13 +14,13 @@ def test_one_packet_is_found_among_many(rows: int, workers: int) -> None:
     """It costs few workers, the last of which ran nothing else; every other row runs to its end once, and none is left out."""
     costs: list[int] = []
     for guilty in (0, rows // 2, rows - 1):
-        deaths, died, done = Deaths(), list[int](), set[int]()
+        deaths, died, done = Deaths(at_once=1, batch=1), list[int](), set[int]()
         todo = [Piece(RowBatch((range(rows),), {}, 0, rows), 0, rows)]
         while todo:
             piece = todo.pop(0)
             if piece.first <= guilty < piece.last:
                 died.append(piece.length)
-                todo += deaths.after(piece)
+                todo += deaths.again(piece)
             else:
                 assert done.isdisjoint(range(piece.first, piece.last))
                 done.update(range(piece.first, piece.last))
