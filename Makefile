@@ -73,19 +73,20 @@ clean: ## Remove what the other targets made, the environment included.
 	@rm -rf .venv .venv-* .demo .dagster_home lake .pytest_cache .ruff_cache .hypothesis build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# An environment that is there already is used as it is; what it has besides stays.
+# An environment that is there already is used as it is; what it has besides stays. Python compiles what is used; all at once would
+# take as long as the installation.
 $(INSTALLED): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed; name it: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@echo "Installing into $(VENV); the first time takes a minute or two."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null
-	@$(BIN)/python -m pip install -qq -c constraints.txt -e '.[$(EXTRAS)]'
+	@$(BIN)/python -m pip install -qq --no-compile -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
 $(OLDEST)/.orcapod-installed: pyproject.toml constraints.txt
 	@echo "Installing into $(OLDEST), with pyarrow $(OLDEST_PYARROW)."
 	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
-	@$(OLDEST)/bin/python -m pip install -qq -c <(grep -v '^pyarrow=' constraints.txt) -e '.[process-pool,pandas,polars,dev]' pyarrow==$(OLDEST_PYARROW)
+	@$(OLDEST)/bin/python -m pip install -qq --no-compile -c <(grep -v '^pyarrow=' constraints.txt) -e '.[process-pool,pandas,polars,dev]' pyarrow==$(OLDEST_PYARROW)
 	@touch $@
 
 $(DAGSTER_HOME)/dagster.yaml:
