@@ -10,7 +10,7 @@ import pytest
 FULL = os.environ.get("CAMPAIGNS") == "full"
 
 long_form = pytest.mark.skipif(not FULL, reason="only in the long form, by make campaigns")
-"""Marks tests of which a sister shows nearly the same in the short form."""
+"""Marks tests that the short form leaves out: of most, a sister shows nearly the same; the others start whole clusters."""
 
 
 def rounds(short: int, full: int) -> int:

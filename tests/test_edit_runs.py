@@ -44,26 +44,28 @@ class Case:
         return self.edit.part is not None
 
 
-CALLABLES = {
+SENT_OTHERWISE = {
     "argument of a partial",
     "state of a bound method",
     "another method of a bound method's class",
     "callable object",
+    "imported inside the body",
+    "helper of a cached helper",
 }
-"""Edits of what is called, but is no function: it takes along what its code is in another way."""
+"""Edits of what goes to workers in another way than a plain function and its helpers."""
 CASES = [
     Case(f"edit{number}{layout[0]}", edit, layout)
     for number, edit in enumerate([*EDITS, *reviewer_edits.EDITS])
     for layout in (LAYOUTS if FULL else (LAYOUTS[number % 2],))
-    if layout in edit.layouts and (FULL or number % 3 == 0 or edit.name in CALLABLES)
+    if layout in edit.layouts and (FULL or number % 3 == 0 or edit.name in SENT_OTHERWISE)
 ]
 """In the short form, every third edit in one layout; the hashes of all, in all layouts, are in test_edit_matrix.py."""
 FAIL_THEN = {"field of a TypedDict that names the output", "alias in a field of a TypedDict"}
 """Edits after which the function does not return the type that it declares."""
 SEEN = [case for case in CASES if case.layout not in case.edit.misses and case.edit.name not in FAIL_THEN]
 """Cases that end alike wherever they run."""
-POOLED = [case for n, case in enumerate(SEEN) if FULL or n % 20 == 0 or case.edit.name in CALLABLES]
-ON_RAY = [case for n, case in enumerate(SEEN) if case.edit.name in CALLABLES or (FULL or n % 40 == 20)]
+POOLED = [case for n, case in enumerate(SEEN) if FULL or n % 20 == 0 or case.edit.name in SENT_OTHERWISE]
+ON_RAY = [case for n, case in enumerate(SEEN) if FULL or case.edit.name in SENT_OTHERWISE or n % 40 == 20]
 RAY = importlib.util.find_spec("ray") is not None
 
 _COLUMNS = "the output columns changed"

@@ -79,7 +79,17 @@ def arguments_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def schemas_of(config: Mapping[str, Any]) -> tuple[Schema, Schema]:
-    """Return what the packet function of a configuration takes and gives, as the Python types of its Arrow types."""
+    """Return what the packet function of a configuration takes and gives, as the Python types of its Arrow types.
+
+    Raises:
+        DefinitionError: the configuration has no schemas.
+    """
+    missing = [name for name in ("input_schema", "output_schema", "optional") if name not in config]
+    if missing:
+        raise DefinitionError(
+            f"The configuration of {config.get('function_name')!r} has no {', '.join(missing)}: an older release wrote it. Write "
+            "it anew with to_config(), where the function can be imported."
+        )
     takes, gives = (
         pa.ipc.read_schema(pa.py_buffer(base64.b64decode(config[name]))) for name in ("input_schema", "output_schema")
     )

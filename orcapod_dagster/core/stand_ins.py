@@ -78,6 +78,9 @@ class PacketFunctionProxy:
 
     Args:
         config: what `to_config()` of the real function gave.
+
+    Raises:
+        DefinitionError: it has no schemas.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:

@@ -149,6 +149,14 @@ def test_a_proxy_reads_results_of_a_function_that_is_not_here() -> None:
     assert proxy("b", scale=3.0) == Reading(3.0, "b")
 
 
+def test_a_proxy_names_what_its_configuration_lacks() -> None:
+    """A configuration that says nothing of schemas is refused, by the name of the function and of what is missing."""
+    config = PythonPacketFunction(work, "y").to_config()
+    del config["output_schema"]
+    with pytest.raises(DefinitionError, match="'work' has no output_schema"):
+        PacketFunctionProxy(config)
+
+
 def test_a_proxy_refuses_another_function() -> None:
     """A function of another identity is not bound."""
     proxy = PacketFunctionProxy(PythonPacketFunction(work, "y").to_config())
