@@ -33,9 +33,9 @@ def as_source(value: Any, name: str) -> TableSource:
         return MemorySource(value)
     if isinstance(value, Mapping) and value and not hasattr(value, "__arrow_c_stream__"):
         parts: list[Any] = list(value.values())  # pyright: ignore[reportUnknownArgumentType]  # several partitions: key → table
-        tables = [
-            pa.Table.from_batches(as_source(part, name).scan(as_source(part, name).schema.names)) for part in parts
-        ]
+        sources = [as_source(part, name) for part in parts]
+        # Of no rows there are no batches, which would say what the columns are.
+        tables = [pa.Table.from_batches(one.scan(one.schema.names), schema=one.schema) for one in sources]
         return MemorySource(pa.concat_tables(tables, promote_options="default"))
     if isinstance(value, list) and all(isinstance(row, Mapping) for row in value):
         return MemorySource(pa.Table.from_pylist(value))

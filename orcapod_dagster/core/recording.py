@@ -237,11 +237,11 @@ def _gathered(errors: list[Exception]) -> Generator[None, None, None]:
 
 def _raise_all(errors: Sequence[Exception], function_name: str) -> None:
     """Raise what kept finished work from being stored: one error as it is, several as one that tells all of them."""
-    told = {f"{type(error).__name__}: {error}": error for error in reversed(errors)}
+    told = list(dict.fromkeys(f"{type(error).__name__}: {error}" for error in errors))
     if len(told) == 1:
         raise errors[0]
     if told:
-        lines = "\n".join(f"- {text}" for text in reversed(told))
+        lines = "\n".join(f"- {text}" for text in told)
         raise StorageError(
             f"function {function_name!r}: finished work could not be stored, for {len(told)} reasons. What none of them is about is stored; "
             f"run again when they are mended.\n{lines}"

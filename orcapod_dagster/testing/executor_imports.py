@@ -16,6 +16,7 @@ from orcapod_dagster.core.executors.base import PythonFunctionExecutorProtocol, 
 _PROJECT = {
     "__init__.py": "from .named import named\n\nPLUS = 4\n",
     "named.py": "ONE = 1\n\n\ndef named(x):\n    return x + ONE\n",
+    "counts.py": "ONE = 1\n\n\ndef begin_at(x):\n    global ONE\n    ONE = x\n\n\ndef more(x):\n    return x + ONE\n",
     "kinds.py": "from enum import Enum\n\n\nclass Kind(Enum):\n    A = 1\n",
     "tools.py": "import threading\n\nFACTOR = 2\nLOCAL = threading.local()\n\n\ndef scale(x):\n    return x * FACTOR\n",
     "heavy/__init__.py": "raise RuntimeError('this needs what workers lack')\n",
@@ -55,6 +56,18 @@ def unpicklable(x):
     from .tools import LOCAL, scale
     LOCAL.value = scale(x)
     return LOCAL.value + 1
+
+
+def rebound(x):
+    import latework.counts as module
+    module.begin_at(x)
+    return module.ONE + module.more(1)
+
+
+def resource(x):
+    from importlib.resources import files
+    from .tools import scale
+    return files("latework").joinpath("named.py").read_text().count("another version") + scale(x)
 
 
 def of_package(x):
@@ -99,7 +112,8 @@ class ExecutorImportsConformance:
                 path.write_text(text.replace("{version}", str(version)))
             importlib.invalidate_caches()
             work = importlib.import_module("latework.work")
-            importlib.import_module("latework.tools")
+            for loaded in ("latework.tools", "latework.counts"):
+                importlib.import_module(loaded)
             results = executor.run_rows(getattr(work, name), [RowBatch(([value(work)],), {}, 0, 1)])
             folder.rename(tmp_path / f"gone{name}{version}")
             if replaced:
@@ -112,7 +126,7 @@ class ExecutorImportsConformance:
         return run
 
     @pytest.mark.parametrize(
-        "name", ["absolute", "whole", "loaded", "unpicklable", "of_package", "of_parent", "same_class"]
+        "name", ["absolute", "whole", "loaded", "unpicklable", "of_package", "of_parent", "same_class", "rebound"]
     )
     def test_late_imports(self, latework: Any, name: str) -> None:
         """Absolute and relative imports in the body find what this process has, loaded or not, without the `__init__` of their packages; classes are those of values."""
@@ -129,9 +143,9 @@ class ExecutorImportsConformance:
         """Functions that run one after the other have each the late modules of its own time."""
         assert [latework("absolute", lambda _: 3, version).outputs for version in (1, 2, 3)] == [[7], [8], [9]]
 
-    @pytest.mark.parametrize("name", ["absolute", "whole", "loaded", "unpicklable"])
+    @pytest.mark.parametrize("name", ["absolute", "whole", "loaded", "unpicklable", "resource"])
     def test_late_modules_that_workers_find_are_not_used(self, latework: Any, name: str) -> None:
-        """Where the files are others by now, or in a worker, functions have those of the time at which they were sent."""
+        """Where the files are others by now, or in a worker, functions have those of the time at which they were sent; data is read where it lies."""
         assert latework(name, lambda _: 3, replaced=True).outputs == [6 if name == "loaded" else 7]
 
     def test_a_traceback_leads_through_a_late_module(self, latework: Any) -> None:

@@ -19,6 +19,7 @@ import threading
 import weakref
 from contextvars import ContextVar
 
+import alibrary
 import travelling.deep.tools
 import travelling.plain.tools
 from travelling import plain
@@ -82,6 +83,14 @@ def by_context_variable(x):
     return DEPTH.get(), UNIT.get(), COUNT.get(None)
 
 
+LEVEL = alibrary.LEVEL
+
+
+def by_variable_of_a_library(x):
+    LEVEL.set(x)
+    return alibrary.level()
+
+
 def by_weak_table(x):
     return len(SEEN)
 """,
@@ -100,6 +109,7 @@ def by_weak_table(x):
         ("by_cached_function", ("factorial", True)),
         ("by_cached_method", 5),
         ("by_context_variable", (3, "mV", None)),
+        ("by_variable_of_a_library", 3),
         ("by_dispatch", "int"),
         ("by_weak_table", 0),
     ],
@@ -110,7 +120,13 @@ def test_modules_locks_and_weak_tables_travel(tmp_path: Path, monkeypatch, name:
         path = tmp_path / "travelling" / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+    library = tmp_path / "site-packages" / "alibrary.py"
+    library.parent.mkdir()
+    library.write_text(
+        "from contextvars import ContextVar\nLEVEL = ContextVar('level')\ndef level():\n    return LEVEL.get()\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.syspath_prepend(library.parent)
     monkeypatch.setattr(sys, "modules", dict(sys.modules))
     work = importlib.import_module("travelling.work")
     work.LOCK.acquire()

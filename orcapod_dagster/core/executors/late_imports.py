@@ -30,8 +30,8 @@ def dumps_function(
 ) -> bytes:
     """Pickle a function, the factories of its state, and the own modules that their code imports when it runs, as `LateModule` by name.
 
-    Of a module that this process has loaded, what is imported goes by value, so that classes are those of values and of other
-    code; of others, and where no pickler takes it, the source.
+    Of a module that this process has loaded, names that are imported go by value, so that classes are those of values and of other
+    code. Of one that is imported itself, of others, and where no pickler takes it, the source goes.
 
     Args:
         cloudpickle, modules: as `dumps` takes them.
@@ -144,6 +144,9 @@ class _Search:
             self._add_source(name, None)
         elif name in self._unpicklable:
             self._add_source(name, {})
+        elif not names and self._late(name, None).text is not None:
+            # By value, the functions of a module have other globals than the module: what one rebinds, the other would not see.
+            self._add_source(name, None)
         elif not names:
             self.found[name] = self._late(name, module)
         else:

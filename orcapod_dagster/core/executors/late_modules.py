@@ -8,10 +8,15 @@ from __future__ import annotations
 import importlib
 import linecache
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from importlib.machinery import ModuleSpec
-from types import ModuleType
+from importlib.readers import FileReader
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
+
+_EXECUTES = threading.RLock()
 
 
 class LateModule(NamedTuple):
@@ -95,6 +100,15 @@ class LateModules:
         """Return the source of a module; called by `inspect`."""
         return self._modules[name].text
 
+    def get_data(self, path: str) -> bytes:
+        """Return a file that lies beside a module; called by `pkgutil`."""
+        return Path(path).read_bytes()
+
+    def get_resource_reader(self, name: str) -> Any:
+        """Return what finds files of a package, where they lie here, too; called by `importlib.resources`."""
+        file = self._modules[name].file
+        return None if file is None else FileReader(SimpleNamespace(path=file))  # type: ignore[arg-type]  # it asks for no more
+
     def serves(self, name: str) -> bool:
         """Return whether a module of this name is among them."""
         return name in self._modules
@@ -113,10 +127,19 @@ class _Partial(ModuleType):
         held, late = vars(self)["__late__"]
         if late.serves(f"{self.__name__}.{name}"):
             return importlib.import_module(f"{self.__name__}.{name}")
-        del vars(self)["__late__"]  # first, for modules that it imports may ask for more of it
-        late.execute(self)
-        vars(self).update(held)
-        return getattr(self, name)
+        with _EXECUTES:
+            if (
+                given := vars(self).pop("__late__", None)
+            ) is not None:  # first, for modules that it imports may ask for more of it
+                try:
+                    late.execute(self)
+                except BaseException:
+                    vars(self)["__late__"] = given  # who asks next gets the same error
+                    raise
+                vars(self).update(held)
+        if name not in vars(self):
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        return vars(self)[name]
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Python puts each submodule into its package, also where that has a function of this name in its place.

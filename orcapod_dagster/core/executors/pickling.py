@@ -75,12 +75,21 @@ def _pickler_of(cloudpickle: Any) -> Any:
         state = cached.__wrapped__, given
         return make_cached, (parameters["maxsize"], parameters["typed"]), state, None, None, complete
 
+    def reduce_variable(variable: ContextVar[Any]) -> Any:
+        by_value = cloudpickle.list_registry_pickle_by_value()
+        for module in list(sys.modules.values()):
+            if not _is_by_value(getattr(module, "__name__", "__main__"), by_value):
+                name = next((name for name, one in list(vars(module).items()) if one is variable), None)
+                if name is not None:  # a library's, which looks at its own
+                    return getattr, (module, name)
+        return _anew_with_default(variable)
+
     anew = {type(make()): functools.partial(_reduce_anew, make) for make in _ANEW}
     ours = {
         ModuleType: reduce_module,
         CodeType: reduce_code,
         _CACHED: reduce_cached,
-        ContextVar: _reduce_variable,
+        ContextVar: reduce_variable,
         **anew,
     }
     table = ChainMap(ours, known)
@@ -103,7 +112,7 @@ def _reduce_anew(make: Callable[[], Any], _: Any) -> Any:
     return origin, ()
 
 
-def _reduce_variable(variable: ContextVar[Any]) -> Any:
+def _anew_with_default(variable: ContextVar[Any]) -> Any:
     """Return how a context variable is made anew, with its default, which an empty context shows."""
     default: dict[str, Any] = {}
     with contextlib.suppress(LookupError):
@@ -114,9 +123,13 @@ def _reduce_variable(variable: ContextVar[Any]) -> Any:
 def _is_known_there(named: Any, by_value: Iterable[str]) -> bool:
     """Tell whether a worker finds the very object under its name: in a module that is not the user's own."""
     module: str = getattr(named, "__module__", None) or "__main__"
-    if module == "__main__" or any(module == own or module.startswith(own + ".") for own in by_value):
+    if _is_by_value(module, by_value):
         return False
     found: Any = sys.modules.get(module)
-    for part in named.__qualname__.split("."):
+    for part in getattr(named, "__qualname__", "").split("."):
         found = getattr(found, part, None)
     return found is named
+
+
+def _is_by_value(module: str, by_value: Iterable[str]) -> bool:
+    return module == "__main__" or any(module == own or module.startswith(own + ".") for own in by_value)
