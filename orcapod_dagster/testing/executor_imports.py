@@ -23,7 +23,15 @@ _PROJECT = {
     "heavy/late.py": "from ..kinds import Kind\nfrom .deep import plus\n\n\ndef is_a(x):\n    return x is Kind.A\n\n\ndef fail(x):\n    return 1 / x\n",
     "heavy/deep.py": "def plus(x):\n    from latework import tools\n    return tools.scale(x) + {version}\n",
     "work.py": """
+from latework import counts
 from latework.kinds import Kind
+
+
+def rebound_at_top(x):
+    counts.begin_at(0)
+    assert counts.ONE == 0
+    counts.ONE = x
+    return counts.more(1) + counts.ONE
 
 
 def absolute(x):
@@ -126,10 +134,21 @@ class ExecutorImportsConformance:
         return run
 
     @pytest.mark.parametrize(
-        "name", ["absolute", "whole", "loaded", "unpicklable", "of_package", "of_parent", "same_class", "rebound"]
+        "name",
+        [
+            "absolute",
+            "whole",
+            "loaded",
+            "unpicklable",
+            "of_package",
+            "of_parent",
+            "same_class",
+            "rebound",
+            "rebound_at_top",
+        ],
     )
     def test_late_imports(self, latework: Any, name: str) -> None:
-        """Absolute and relative imports in the body find what this process has, loaded or not, without the `__init__` of their packages; classes are those of values."""
+        """Absolute and relative imports in the body find what this process has, loaded or not, without the `__init__` of their packages; classes are those of values, and what is rebound in a module is seen by all of it."""
         result = latework(name, (lambda work: work.Kind.A) if name == "same_class" else (lambda _: 3))
         assert [failure.traceback for failure in result.failures] == []
         assert result.outputs == [{"loaded": 6, "same_class": True}.get(name, 7)]

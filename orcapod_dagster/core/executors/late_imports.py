@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from orcapod_dagster.core.executors.late_modules import LateModule
 from orcapod_dagster.core.executors.own_modules import is_own, is_own_file
-from orcapod_dagster.core.executors.pickling import dumps
+from orcapod_dagster.core.executors.pickling import Noted, dumps
 
 _IMPORT_NAME: Final = dis.opmap["IMPORT_NAME"]
 
@@ -38,16 +38,19 @@ def dumps_function(
     """
     modules = list(modules)
     search = _Search(modules)
+    whole: dict[str, ModuleType] = {}
     while True:
-        codes: list[CodeType] = []
+        noted = Noted()
         try:
-            packed = dumps(cloudpickle, (function, dict(factories), search.found), modules, codes)
+            packed = dumps(cloudpickle, (function, dict(factories), search.found), modules, noted, whole.values())
         except Exception:  # users' `__reduce__` may raise anything
             # What cannot be pickled may be the function itself.
             if not search.send_source_of(lambda late: not _can_be_pickled(cloudpickle, late, modules)):
                 raise
             continue
-        if not search.follow(codes):
+        more = search.follow(noted.codes) or not noted.modules.keys() <= whole.keys()
+        whole |= noted.modules
+        if not more:
             return packed
 
 

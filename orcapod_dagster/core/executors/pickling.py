@@ -33,17 +33,46 @@ _CACHED: Final[type] = type(functools.cache(len))
 _OF_CACHES: Final = frozenset({"__wrapped__", "cache_parameters"})
 
 
-def dumps(cloudpickle: Any, value: Any, modules: Iterable[ModuleType], codes: list[CodeType] | None = None) -> bytes:
+class Noted:
+    """What a pickle has by value: all code, and modules by name."""
+
+    def __init__(self) -> None:
+        self.codes: list[CodeType] = []
+        self.modules: dict[str, ModuleType] = {}
+
+
+class _GlobalsOf:
+    """Stands for the globals of functions of a module that is in the pickle itself, which are that module's, as everywhere."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self._module = module
+
+    def __reduce__(self) -> Any:
+        return vars, (self._module,)
+
+
+def dumps(
+    cloudpickle: Any,
+    value: Any,
+    modules: Iterable[ModuleType],
+    noted: Noted | None = None,
+    whole: Iterable[ModuleType] = (),
+) -> bytes:
     """Pickle a value with what these modules define, and the modules themselves, by value.
 
     Args:
         cloudpickle: the module of that name, or Ray's own.
         value: a function, or values for it. Locks, weak dictionaries and context variables in it are made anew where it arrives, free and empty.
         modules: the user's own.
-        codes: is given all code that is pickled.
+        noted: is told what goes by value.
+        whole: modules that are known to be in it themselves, and not only some of what they define. Functions of another have globals
+            of their own there, which hold what they use, for the rest of it may be what no pickler takes.
     """
     with pickled_by_value(cloudpickle, modules), io.BytesIO() as file:
-        (_pickler_of(cloudpickle) if codes is None else _noting_pickler_of(cloudpickle, codes))(file).dump(value)
+        pickler = (_pickler_of(cloudpickle) if noted is None else _noting_pickler_of(cloudpickle, noted))(file)
+        for module in whole:
+            pickler.globals_ref[id(vars(module))] = _GlobalsOf(module)
+        pickler.dump(value)
         return file.getvalue()
 
 
@@ -96,15 +125,22 @@ def _pickler_of(cloudpickle: Any) -> Any:
     return type("Pickler", (cloudpickle.CloudPickler,), {"dispatch_table": table})
 
 
-def _noting_pickler_of(cloudpickle: Any, codes: list[CodeType]) -> Any:
+def _noting_pickler_of(cloudpickle: Any, noted: Noted) -> Any:
     pickler = _pickler_of(cloudpickle)
     known = pickler.dispatch_table
 
     def reduce_code(code: CodeType) -> Any:
-        codes.append(code)
+        noted.codes.append(code)
         return known[CodeType](code)
 
-    return type("NotingPickler", (pickler,), {"dispatch_table": ChainMap({CodeType: reduce_code}, known)})
+    def reduce_module(module: ModuleType) -> Any:
+        reduced = known[ModuleType](module)
+        if len(reduced) > 2:  # not by name
+            noted.modules[module.__name__] = module
+        return reduced
+
+    table = ChainMap({CodeType: reduce_code, ModuleType: reduce_module}, known)
+    return type("NotingPickler", (pickler,), {"dispatch_table": table})
 
 
 def _reduce_anew(make: Callable[[], Any], _: Any) -> Any:
