@@ -23,6 +23,9 @@ _PROJECT = {
     "heavy/late.py": "from ..kinds import Kind\nfrom .deep import plus\n\n\ndef is_a(x):\n    return x is Kind.A\n\n\ndef fail(x):\n    return 1 / x\n",
     "heavy/deep.py": "def plus(x):\n    from latework import tools\n    return tools.scale(x) + {version}\n",
     "work.py": """
+import importlib
+from importlib import import_module
+
 from latework import counts
 from latework.kinds import Kind
 
@@ -47,6 +50,14 @@ def relative(x):
 def whole(x):
     import latework.heavy.late as late
     return late.plus(x)
+
+
+def by_name(x):
+    return import_module("latework.heavy.late").plus(x)
+
+
+def by_relative_name(x):
+    return importlib.import_module(".heavy.late", package="latework").plus(x)
 
 
 def loaded(x):
@@ -138,6 +149,8 @@ class ExecutorImportsConformance:
         [
             "absolute",
             "whole",
+            "by_name",
+            "by_relative_name",
             "loaded",
             "unpicklable",
             "of_package",
@@ -148,7 +161,7 @@ class ExecutorImportsConformance:
         ],
     )
     def test_late_imports(self, latework: Any, name: str) -> None:
-        """Absolute and relative imports in the body find what this process has, loaded or not, without the `__init__` of their packages; classes are those of values, and what is rebound in a module is seen by all of it."""
+        """Absolute and relative imports in the body, or by `import_module`, find what this process has, loaded or not, without the `__init__` of their packages; classes are those of values, and what is rebound in a module is seen by all of it."""
         result = latework(name, (lambda work: work.Kind.A) if name == "same_class" else (lambda _: 3))
         assert [failure.traceback for failure in result.failures] == []
         assert result.outputs == [{"loaded": 6, "same_class": True}.get(name, 7)]

@@ -16,10 +16,11 @@ from orcapod_dagster.core.executors.own_modules import is_own, is_own_file
 from orcapod_dagster.core.executors.pickling import Noted, dumps
 
 _IMPORT_NAME: Final = dis.opmap["IMPORT_NAME"]
+_BY_FUNCTION: Final = "import_module"
 
 
 class _Import(NamedTuple):
-    """An import statement: `module` has a dot for each level; of `import module`, there are no names."""
+    """An import: `module` has a dot for each level; of `import module`, or by `importlib.import_module`, there are no names."""
 
     module: str
     names: tuple[str, ...]
@@ -233,6 +234,9 @@ def _parents(name: str) -> list[str]:
 
 def _imports_of_code(code: CodeType) -> Generator[_Import, None, None]:
     """Yield what code imports, without that of functions in it, which travel as code, too."""
+    if _BY_FUNCTION in code.co_names:
+        # Whatever is a name of a module there may be what it is called with; one that is not, costs a look.
+        yield from (_Import(text, ()) for text in code.co_consts if isinstance(text, str) and _is_dotted(text))
     if _IMPORT_NAME not in code.co_code[::2]:
         return
     level, names = 0, None
@@ -241,6 +245,10 @@ def _imports_of_code(code: CodeType) -> Generator[_Import, None, None]:
             yield _Import("." * (level or 0) + step.argval, tuple(names or ()))
         elif step.opname != "EXTENDED_ARG":
             level, names = names, step.argval  # the two constants before it
+
+
+def _is_dotted(text: str) -> bool:
+    return all(map(str.isidentifier, text.lstrip(".").split(".")))
 
 
 def _codes_in(code: CodeType) -> Generator[CodeType, None, None]:
