@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 import pyarrow as pa
@@ -41,19 +40,19 @@ CONTEXT_FIELDS: Final[tuple[pa.Field, ...]] = (
 CONTEXT_NAMES: Final = frozenset(field.name for field in CONTEXT_FIELDS)
 
 
-@dataclass(frozen=True, slots=True)
 class Context:
     """Variation and execution context that a set of rows shares, ready to be broadcast.
 
-    Attributes:
+    Args:
         context_hash: content hash of the two datagrams, 16 bytes.
-        tile: `SLICE_ROWS` equal rows with the columns `CONTEXT_FIELDS`; slices of it are free.
+        row: one row with the columns `CONTEXT_FIELDS`.
         environment: hash of the environment that the function's code refers to; None where nobody told.
     """
 
-    context_hash: bytes
-    tile: pa.RecordBatch
-    environment: str | None = None
+    def __init__(self, context_hash: bytes, row: pa.Table, environment: str | None = None) -> None:
+        self.context_hash = context_hash
+        self.environment = environment
+        self._tile = row.combine_chunks().to_batches()[0]
 
     @classmethod
     def of(cls, variation: Datagram, execution: Datagram, environment: str | None = None) -> Context:
@@ -62,25 +61,31 @@ class Context:
         for datagram, prefix in ((variation, names.VARIATION_PREFIX), (execution, names.EXECUTION_PREFIX)):
             table = datagram.as_table()
             columns |= {prefix + name: table[name] for name in table.column_names}
-        row = pa.table([columns[field.name] for field in CONTEXT_FIELDS], schema=pa.schema(CONTEXT_FIELDS))
-        return cls.of_row(row, environment)
+        row = _context_columns(pa.table(columns))
+        digest = hash_rows({name: row[name] for name in row.column_names})[0].as_py()
+        return cls(digest, row, environment)
 
     @classmethod
-    def of_row(cls, row: pa.Table, environment: str | None = None) -> Context:
-        """Make a context of a stored row's context columns."""
-        schema = pa.schema(CONTEXT_FIELDS)
-        row = row.select(schema.names).cast(schema)
-        digest = hash_rows({name: row[name] for name in schema.names})[0].as_py()
-        tile = row.take(pa.repeat(0, SLICE_ROWS)).combine_chunks().to_batches()[0]
-        return cls(digest, tile, environment)
+    def stored(cls, context_hash: bytes, row: pa.Table) -> Context:
+        """Make the context of a stored row's context columns."""
+        return cls(context_hash, _context_columns(row))
 
     def environments(self, count: int) -> pa.Array:
         """Return the column `ENVIRONMENT_FIELD` for so many rows."""
         return pa.repeat(pa.scalar(self.environment, ENVIRONMENT_FIELD.type), count)
 
     def rows(self, count: int) -> pa.RecordBatch:
-        """Return the context columns for up to `SLICE_ROWS` rows, without copying."""
-        return self.tile.slice(0, count)
+        """Return the context columns for up to `SLICE_ROWS` rows: a slice of equal rows, which are made when so many are asked for."""
+        if self._tile.num_rows < count:
+            # Most contexts of a table that grows day by day have few rows; one that has many makes them in a few steps.
+            size = min(SLICE_ROWS, 4 * count)
+            self._tile = self._tile.take(pa.repeat(0, size))
+        return self._tile.slice(0, count)
+
+
+def _context_columns(row: pa.Table) -> pa.Table:
+    schema = pa.schema(CONTEXT_FIELDS)
+    return row.select(schema.names).cast(schema)
 
 
 class ContextReader:
@@ -107,7 +112,7 @@ class ContextReader:
         for value, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
             context = self._read(value, positions.slice(start, 1))
             while start < end:
-                count = min(end - start, context.tile.num_rows)
+                count = min(end - start, SLICE_ROWS)
                 rows, beside = batch.slice(start, count), context.rows(count)
                 arrays = [beside.column(f.name) if f.name in CONTEXT_NAMES else rows.column(f.name) for f in schema]
                 yield pa.RecordBatch.from_arrays(arrays, schema=schema)
@@ -123,5 +128,5 @@ class ContextReader:
     def _read(self, context_hash: bytes, position: pa.Array) -> Context:
         if context_hash not in self._known:
             row = self._source.take(position, [field.name for field in CONTEXT_FIELDS])
-            self._known[context_hash] = Context.of_row(row)
+            self._known[context_hash] = Context.stored(context_hash, row)
         return self._known[context_hash]

@@ -108,7 +108,7 @@ class PacketLogs:
             "time": pa.array([int(entry.time * 1_000_000) for entry in entries], pa.int64()).cast(UTC_TIMESTAMP),
             "text": pa.array([_plain(entry.text) for entry in entries], pa.string()),
             names.TIMESTAMP: pa.scalar(dt.datetime.now(dt.UTC), UTC_TIMESTAMP),
-            **{name: context.tile.column(name)[0] for name in _VARIATION},
+            **{name: context.rows(1).column(name)[0] for name in _VARIATION},
             names.CONTEXT_KEY: pa.scalar(PACKET_METHOD),
         }
         arrays = [pa.repeat(c, len(entries)) if isinstance(c, pa.Scalar) else c for c in columns.values()]
