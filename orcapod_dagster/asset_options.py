@@ -69,6 +69,19 @@ def checked_index(given: Any, function: PythonPacketFunction, key: dg.AssetKey, 
     return (given or f"{key.path[-1]}_index") if function.is_generator else None
 
 
+def refuse_checks(options: Mapping[str, Any], owner: str) -> None:
+    """Refuse `check_specs` among the options of `dg.asset`.
+
+    Raises:
+        DefinitionError: there are some.
+    """
+    if options.get("check_specs"):
+        raise DefinitionError(
+            f"{owner}: check_specs: the body of a packet asset is not yours, so nothing could evaluate these checks, and each run "
+            "would fail for them. Define them beside it: @dg.asset_check(asset=...)."
+        )
+
+
 def refuse_wrong(spec: PacketAssetSpec, owner: str) -> None:
     """Refuse options that cannot be right together, or are none of those that there are.
 

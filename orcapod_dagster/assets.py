@@ -15,6 +15,7 @@ from orcapod_dagster.asset_options import (
     mapping_of,
     names_of,
     owner_of,
+    refuse_checks,
     refuse_wrong,
 )
 from orcapod_dagster.core.errors import DefinitionError
@@ -174,30 +175,16 @@ def _build(
     formerly: str | Sequence[str] = (),
     **asset_options: Any,
 ) -> PacketAssetsDefinition:
-    if asset_options.get("check_specs"):
-        raise DefinitionError(
-            "check_specs: the body of a packet asset is not yours, so nothing could evaluate these checks, and each run would "
-            "fail for them. Define them beside it: @dg.asset_check(asset=...)."
-        )
     params = mapping_of(params, "params", f"packet asset of {getattr(function, '__name__', function)!r}")
     states = {name: value for name, value in params.items() if isinstance(value, WorkerState)}
+    own = {"own_code": own_code, "depends_on": depends_on, "ignore": ignore, "formerly": formerly}
     packet_function = _as_packet_function(
-        function,
-        states,
-        output_keys=output_keys,
-        version=version,
-        more={
-            "own_code": own_code,
-            "depends_on": depends_on,
-            "ignore": ignore,
-            "formerly": formerly,
-            "batch": batch,
-            "batch_size": batch_size,
-        },
+        function, states, output_keys, version, {**own, "batch": batch, "batch_size": batch_size}
     )
     ins, upstreams = _asset_ins(inputs)
     key = _asset_key(packet_function, asset_options)
     owner = owner_of(key)
+    refuse_checks(asset_options, owner)
     spec = PacketAssetSpec(
         key=key,
         function=packet_function,
@@ -226,7 +213,6 @@ def _build(
 def _as_packet_function(
     function: Any,
     states: Mapping[str, Any],
-    *,
     output_keys: str | Sequence[str] | None,
     version: str,
     more: Mapping[str, Any],

@@ -16,7 +16,7 @@ from orcapod_dagster.core.streams import PacketStream, StreamInput, ambiguous_co
 from orcapod_dagster.partitions import plain
 from orcapod_dagster.spec import TAG_COLUMNS_METADATA, PacketAssetSpec
 
-INPUT_VERSIONS: Final = "input_versions"
+INPUT_VERSIONS_INFO: Final = "input_versions"
 """In the extra info of a result: input → version of its table, as JSON."""
 HIDDEN: Final = "="  # begins the inner name of a column that no user's column can have
 
@@ -116,7 +116,7 @@ def tags_of(spec: PacketAssetSpec, graph: Any) -> tuple[str, ...]:
 def versions_read(stream: PacketStream) -> dict[str, str]:
     """Return which version of each input's table is read, as JSON; a trace finds by it what a packet was."""
     versions = versions_of(stream)
-    return {INPUT_VERSIONS: json.dumps(versions)} if versions else {}
+    return {INPUT_VERSIONS_INFO: json.dumps(versions)} if versions else {}
 
 
 def versions_of(stream: PacketStream) -> dict[str, int]:

@@ -39,7 +39,7 @@ from orcapod_dagster.desk.packets import (
 )
 from orcapod_dagster.desk.steps import CHANGED, NOT_FOUND, TraceStep
 from orcapod_dagster.desk.views import to_markdown, to_mermaid, to_table
-from orcapod_dagster.inputs import INPUT_VERSIONS
+from orcapod_dagster.inputs import INPUT_VERSIONS_INFO
 from orcapod_dagster.spec import PacketAssetSpec
 
 _MOST_STEPS: Final = 1_000
@@ -317,7 +317,7 @@ class Past:
 
 def _versions_said(row: pa.Table) -> dict[str, int]:
     extra = dict(row[names.EXECUTION_PREFIX + "extra_info"][0].as_py() or ())
-    return json.loads(extra.get(INPUT_VERSIONS, "{}"))
+    return json.loads(extra.get(INPUT_VERSIONS_INFO, "{}"))
 
 
 def _is_younger(inputs: InputRows, row: pa.Table) -> bool:
