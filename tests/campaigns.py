@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -18,6 +19,6 @@ def rounds(short: int, full: int) -> int:
     return full if FULL else short
 
 
-def long_param(*values: Any, id: str | None = None) -> Any:  # noqa: A002  # pytest's own word
+def long_param(*values: Any, id: str | None = None, marks: Sequence[pytest.MarkDecorator] = ()) -> Any:  # noqa: A002  # pytest's own word
     """Return a case of a parametrized test that the long form alone has."""
-    return pytest.param(*values, id=id, marks=long_form)
+    return pytest.param(*values, id=id, marks=[long_form, *marks])

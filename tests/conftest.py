@@ -4,10 +4,13 @@ import signal
 
 import pytest
 from hypothesis import settings
+from quick_instances import read_migrations_once
 
 # How long one example takes says something about the machine and its load, nothing about the code.
 settings.register_profile("orcapod", deadline=None)
 settings.load_profile("orcapod")
+
+read_migrations_once()
 
 # What a shell starts in the background, or `nohup`, ignores Ctrl-C, and so does every process that it starts: tests that send it would
 # wait for nothing.

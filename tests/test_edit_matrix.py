@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from campaigns import long_form
 from edits import EDITS, LAYOUTS, REGISTRY, SHAPES, TOOLS, Edit, apply, write_project
 
 WORKER = Path(__file__).with_name("identity_worker.py")
@@ -132,6 +133,7 @@ print("computed", json.dumps(computed))
 """
 
 
+@long_form  # test_edit_runs.py does as much, with other edits
 def test_edits_in_real_runs_over_one_lake(tmp_path: Path) -> None:
     """An edited project, in a fresh process over the same lake, runs again exactly the assets whose code the edits reach."""
     files = {"main.py": ASSETS, "registry.py": REGISTRY, "shapes.py": SHAPES, "tools.py": TOOLS}

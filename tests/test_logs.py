@@ -14,6 +14,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 import pytest
+from campaigns import long_param
 from deltalake import DeltaTable, QueryBuilder
 
 from orcapod_dagster import (
@@ -180,7 +181,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("executor", ["local", "pool"])
+@pytest.mark.parametrize("executor", [long_param("local"), "pool"])
 def test_dagsters_compute_log_has_it_all(tmp_path: Path, executor: str) -> None:
     """What packets print, write and log stands in Dagster's compute log as well, once; afterwards the streams are as before."""
     script = tmp_path / "script.py"

@@ -20,6 +20,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 import pytest
+from campaigns import long_form, rounds
 
 from orcapod_dagster import Blob, output_directory, packet_asset, packet_resources
 from orcapod_dagster.cli import main
@@ -199,6 +200,7 @@ def at_once(work: Callable[..., None], uri: str, options: dict[str, str], writer
     assert [process.exitcode for process in processes] == [0] * writers
 
 
+@long_form
 def test_concurrent_appends(root: str, options: dict[str, str]) -> None:
     """4 processes append 5 times each to a table that is not there yet: every row is there, once."""
     at_once(append, f"{root}/t", options, 4)
@@ -208,7 +210,7 @@ def test_concurrent_appends(root: str, options: dict[str, str]) -> None:
 
 def test_first_writers_race(root: str, options: dict[str, str]) -> None:
     """4 processes write the first rows of one table at once, without a lock: one of them is the table."""
-    for number in range(3):
+    for number in range(rounds(1, 3)):
         at_once(create, f"{root}/{number}", options, 4)
         assert len(rows(f"{root}/{number}", options)) == 1
 
@@ -223,6 +225,7 @@ def test_concurrent_replacements(root: str, options: dict[str, str]) -> None:
 # ---------------------------------------------------------------------------- secrets
 
 
+@long_form
 def test_secrets_are_read_from_the_environment_and_shown_nowhere(
     root: str,
     options: dict[str, str],

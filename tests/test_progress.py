@@ -26,9 +26,9 @@ from orcapod_dagster import (
 from orcapod_dagster.resources import PacketExecutorResource
 
 EXECUTORS = [
-    pytest.param(LocalExecutorResource(), id="local"),
+    long_param(LocalExecutorResource(), id="local"),
     pytest.param(ProcessPoolExecutorResource(max_workers=2), id="pool"),
-    pytest.param(RayExecutorResource(), id="ray", marks=pytest.mark.ray),
+    long_param(RayExecutorResource(), id="ray", marks=[pytest.mark.ray]),
 ]
 
 
@@ -57,7 +57,7 @@ def run(
     return project, [(entry.timestamp, entry.user_message) for entry in own]
 
 
-@pytest.mark.parametrize("executor", [long_param(*EXECUTORS[0].values, id="local"), *EXECUTORS[1:]])
+@pytest.mark.parametrize("executor", EXECUTORS)
 @pytest.mark.usefixtures("ray_cluster")
 def test_slow_packets(tmp_path: Path, executor: PacketExecutorResource) -> None:
     """While packets of 12 s run, there is a line at least every 10 s, which says how many are under way; at the end a summary."""

@@ -1,4 +1,4 @@
-"""Three packet assets side by side share the machine's workers, and one local Ray cluster, which goes when the last of them ends."""
+"""Packet assets side by side share the machine's workers, and one local Ray cluster, which goes when the last of them ends."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 import pytest
-from campaigns import long_form
+from campaigns import long_form, rounds
 from deltalake import DeltaTable
 
 from orcapod_dagster import ProcessPoolExecutorResource, RayExecutorResource, packet_asset, packet_resources
 from orcapod_dagster.resources import PacketExecutorResource
 
-ASSETS = ("one", "two", "three")
+ASSETS = ("one", "two", "three")[: rounds(2, 3)]
 ROWS = 12
 WAIT_SECONDS = 120.0
 SIDE_BY_SIDE = dg.multiprocess_executor.configured({"max_concurrent": len(ASSETS)})
@@ -123,7 +123,7 @@ def overlap(tables: dict[str, pa.Table]) -> float:
 
 @long_form
 def test_steps_in_processes_share_the_pool(lake: Path, short_folder: Path) -> None:
-    """With max_workers=2 and three steps at once, there are never more than 2 workers and one per step, and each step goes on."""
+    """With max_workers=2 and so many steps at once, there are never more than 2 workers and one per step, and each step goes on."""
     run(pool_job)
     tables = calls(lake)
     assert most_at_once(tables) <= 2 + len(ASSETS)
@@ -163,7 +163,7 @@ def gone(address: str, seconds: float = 60.0) -> bool:
 @pytest.mark.ray
 @pytest.mark.usefixtures("short_folder")
 def test_steps_in_processes_share_one_ray_cluster(lake: Path) -> None:
-    """Three steps at once run on one local cluster, and nothing of it is left some seconds after the last of them."""
+    """Steps at once run on one local cluster, and nothing of it is left some seconds after the last of them."""
     pytest.importorskip("ray", reason="the extra 'ray' is not installed")
     run(ray_job)
     tables = calls(lake)

@@ -17,6 +17,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 import pytest
+from campaigns import long_param
 from deltalake import DeltaTable, QueryBuilder
 from desk_project import Project, source
 from lakes import make_asset
@@ -248,7 +249,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("executor", ["local", "pool"])
+@pytest.mark.parametrize("executor", [long_param("local"), "pool"])
 def test_another_process_reads_it_while_the_run_goes_on(tmp_path: Path, executor: str) -> None:
     """While a run computes, and after it was killed, its finished packets are computed and the others pending."""
     script = tmp_path / "slow_run.py"

@@ -19,7 +19,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 import pytest
-from campaigns import rounds
+from campaigns import long_form
 from deltalake import DeltaTable
 from deltalake.fs import DeltaStorageHandler
 from pyarrow import fs
@@ -132,9 +132,10 @@ def at_once(*calls: tuple[Callable[..., None], tuple[Any, ...]]) -> None:
 
 
 @pytest.mark.slow
+@long_form
 def test_a_table_is_created_once(server: Server) -> None:
     """Writers that find no table create it once between them, however they race: one version says so."""
-    places = [server.place() for _ in range(rounds(1, 20))]
+    places = [server.place() for _ in range(20)]
     for uri in places:
         at_once(*[(append_rows, (uri, server.options, writer, 1)) for writer in range(3)])
         operations = [e["operation"] for e in DeltaTable(uri, storage_options=server.options).history()]

@@ -36,6 +36,9 @@ from orcapod_dagster.core.streams import PacketStream, StreamInput
 KEY = dg.AssetKey("typed")
 ANY = dg.PythonObjectDagsterType(object)
 ALL = {**KEPT, **BY_VALUE}
+# Contexts of all tests, for each has an instance of Dagster.
+WRITTEN = dg.build_output_context(asset_key=KEY)
+READ = dg.build_input_context(asset_key=KEY, upstream_output=WRITTEN, dagster_type=ANY)
 
 
 def test_there_are_at_least_seventy() -> None:
@@ -45,9 +48,8 @@ def test_there_are_at_least_seventy() -> None:
 
 def through_io_manager(root: Path, table: pa.Table) -> pa.Table:
     manager = DeltaLakeIOManager(root_uri=str(root))
-    manager.handle_output(dg.build_output_context(asset_key=KEY), table)
-    upstream = dg.build_output_context(asset_key=KEY)
-    return manager.load_input(dg.build_input_context(asset_key=KEY, upstream_output=upstream, dagster_type=ANY))
+    manager.handle_output(WRITTEN, table)
+    return manager.load_input(READ)
 
 
 def variants(array: pa.Array) -> Iterator[pa.Array]:

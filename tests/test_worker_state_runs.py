@@ -16,6 +16,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 import pytest
+from campaigns import long_param
 from deltalake import DeltaTable
 from ray_clusters import small_cluster
 
@@ -204,7 +205,7 @@ def texts_of(folder: Path) -> Iterator[tuple[Path, bytes]]:
                         yield path, zlib.decompress(value)
 
 
-@pytest.mark.parametrize("function", [sign, sign_by_param])
+@pytest.mark.parametrize("function", [long_param(sign, id="sign"), sign_by_param])
 def test_no_secret_travels(
     executor: PacketExecutorResource,
     function: Any,

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from campaigns import long_param
 from failing import computed, pod_of
 from ray_clusters import small_cluster
 
@@ -215,7 +216,9 @@ FORMS: dict[str, CallOptions] = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "form", [one if one in ("scaled", "scaled_async", "late", "by_state") else long_param(one, id=one) for one in FORMS]
+)
 def test_every_form_of_function_needs_neither_package_nor_project(
     blind: RayExecutor, project: ModuleType, form: str
 ) -> None:

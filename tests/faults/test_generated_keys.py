@@ -22,7 +22,7 @@ from orcapod_dagster.core.sources import DeltaSource
 from orcapod_dagster.core.verify import verify
 
 pytestmark = pytest.mark.slow
-KEYS = 10_000 if FULL else 300
+KEYS = 10_000 if FULL else 150
 BATCH = 50
 PARTITIONS = 50 if FULL else 15
 """Per partitioned table."""

@@ -74,7 +74,7 @@ POINTS = [
 ]
 
 
-@pytest.mark.parametrize(("failpoint", "table", "passage"), POINTS if FULL else POINTS[1::6])
+@pytest.mark.parametrize(("failpoint", "table", "passage"), POINTS if FULL else POINTS[1::9])
 def test_sigkill_at_each_failpoint(processes: Any, tmp_path: Path, failpoint: str, table: str, passage: int) -> None:
     """Killed between data file, creation, commit and acknowledgement of any table: the next run completes."""
     die = (failpoint, table, passage, signal.SIGKILL)
