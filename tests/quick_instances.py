@@ -1,4 +1,4 @@
-"""Instances of Dagster are made in a third of the time, for the tests make thousands of them."""
+"""Instances of Dagster are made in a third of the time, for the tests make many hundreds of them."""
 
 from __future__ import annotations
 

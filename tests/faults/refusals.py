@@ -84,7 +84,7 @@ def two_sites(folder: Path) -> None:
 
 def materialize(folder: Path) -> None:
     """Materialize a packet asset and its input."""
-    workers.many_chunks()
+    workers.many_commits()
     workers.materialize_squares(f"{folder}/lake", 1_000)
 
 

@@ -8,19 +8,21 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pyarrow as pa
 
-from orcapod_dagster import packet_asset, packet_resources
+from orcapod_dagster import LocalExecutorResource, packet_asset, packet_resources
 from orcapod_dagster.core import DeltaTableDatabase, PythonPacketFunction, ResultCache, delta, waiting
 from orcapod_dagster.core.columns import RECORD_ID
 from orcapod_dagster.core.compaction import compact
 from orcapod_dagster.core.delta import superseding, write as write_module
 from orcapod_dagster.core.errors import CommitError, StorageError
+from orcapod_dagster.core.executors.base import BatchResult
 from orcapod_dagster.core.executors.call_options import CallOptions
 from orcapod_dagster.core.executors.local import LocalPythonFunctionExecutor
 from orcapod_dagster.core.outcomes import OutcomeLog
@@ -46,17 +48,35 @@ def acknowledge(path: Path, text: str) -> None:
         file.write(text + "\n")
 
 
-def many_chunks() -> None:
-    """Make results durable every 500 rows, as slow rows would be, so that 10,000 quick ones meet many commits."""
+class RowByRow(LocalPythonFunctionExecutor):
+    """Gives each row back as soon as it is done, as it does with slow rows."""
+
+    def run_rows(self, *arguments: Any, call_options: CallOptions, **options: Any) -> Iterator[BatchResult]:
+        """Run them."""
+        yield from super().run_rows(*arguments, call_options=replace(call_options, slice_seconds=0.0), **options)
+
+
+class RowByRowResource(LocalExecutorResource):
+    """Gives such executors."""
+
+    def get_executor(self) -> RowByRow:
+        """Return one."""
+        return RowByRow()
+
+
+COMMITTED_ROWS = 500
+
+
+def many_commits() -> None:
+    """Make results durable every `COMMITTED_ROWS`, as slow rows would be, so that 10,000 quick ones meet many commits."""
     os.environ["ORCAPOD_GIT"] = "off"
-    waiting.FLUSH_ROWS = 500  # type: ignore[misc]
-    LocalPythonFunctionExecutor.run_rows.__kwdefaults__["call_options"] = CallOptions(slice_seconds=0.01)
+    waiting.FLUSH_ROWS = COMMITTED_ROWS  # type: ignore[misc]
 
 
 def materialize(root: str, rows: int) -> None:
     """Materialize a packet asset; each chunk that is durable is acknowledged with the ids of its records."""
     Path(root).mkdir(exist_ok=True)
-    many_chunks()
+    many_commits()
     acknowledge_appends(Path(root) / "acknowledged")
     materialize_squares(f"{root}/lake", rows)
 
@@ -70,7 +90,7 @@ def materialize_squares(lake: str, rows: int) -> None:
 
     asset = packet_asset(square, inputs=numbers, tag_columns=["id"], output_keys=["y"], match="version")
     with quiet_instance() as instance:
-        dg.materialize([numbers, asset], instance=instance, resources=packet_resources(lake))
+        dg.materialize([numbers, asset], instance=instance, resources=packet_resources(lake, RowByRowResource()))
 
 
 def quiet_instance() -> dg.DagsterInstance:
@@ -136,7 +156,7 @@ def stop_at(failpoint: str, table: str, passage: int, stop: int, work: Callable[
 
 def compute(root: str, writer: int, first: int, last: int) -> None:
     """Compute packets `first` to `last` through one shared result table; acknowledge every durable chunk."""
-    many_chunks()
+    many_commits()
     acknowledge_appends(Path(root) / f"acknowledged-{writer}")
     database = DeltaTableDatabase(f"{root}/lake")
     function = PythonPacketFunction(square, "y")
@@ -144,7 +164,7 @@ def compute(root: str, writer: int, first: int, last: int) -> None:
         function,
         ResultCache(database, function.uri),
         OutcomeLog(database, ("outcomes", *function.uri)),
-        executor=LocalPythonFunctionExecutor(),
+        executor=RowByRow(),
         match="version",
     )
     rows = MemorySource(pa.table({"x": pa.array(range(first, last))}))
@@ -191,14 +211,14 @@ def materialize_partition(root: str, run: int, partition: str) -> None:
     asset = packet_asset(
         square, inputs=numbers, tag_columns=["site", "id"], output_keys=["y"], match="version", **options
     )
-    resources = packet_resources(f"{root}/lake")
+    resources = packet_resources(f"{root}/lake", RowByRowResource())
     with quiet_instance() as instance:
         dg.materialize([numbers, asset], instance=instance, partition_key=partition, resources=resources)
 
 
 def materialize_together(root: str, number: int, rounds: int, begin: Any, end: Any) -> None:
     """Materialize partition "a" in each round at the same moment as others; between the rounds it can be looked at."""
-    many_chunks()
+    many_commits()
     for round_ in range(rounds):
         begin.wait()
         materialize_partition(root, 4 * round_ + number + 1, "a")
