@@ -74,11 +74,11 @@ clean: ## Remove what the other targets made, the environment included.
 	@rm -rf .venv .venv-* .demo .dagster_home lake .pytest_cache .ruff_cache .hypothesis build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Installs $(2) into the environment $(1). By uv, which takes a tenth of pip's time; by pip where uv cannot, for it does not know what
-# pip is configured to, such as a mirror.
+# Installs $(2) into the environment $(1). By uv, which takes a tenth of pip's time; by pip where that is told of another index, of which
+# uv would not know, and where uv cannot.
 define install
-	@$(1)/bin/python -m pip install -qq -c constraints.txt uv
-	@$(1)/bin/uv pip install -q --python $(1)/bin/python $(2) || $(1)/bin/python -m pip install -qq --no-compile $(2)
+	@{ ! $(1)/bin/python -m pip config list | grep -q '[.]index-url=' && $(1)/bin/python -m pip install -qq -c constraints.txt uv && \
+		$(1)/bin/uv pip install -q --python $(1)/bin/python $(2); } || $(1)/bin/python -m pip install -qq --no-compile $(2)
 endef
 
 # An environment that is there already is used as it is; what it has besides stays.

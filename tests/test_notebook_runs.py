@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from campaigns import FULL
 
 RUNNER = Path(__file__).with_name("notebook_run.py")
 pytestmark = pytest.mark.slow
@@ -111,7 +112,8 @@ def test_an_edited_notebook_runs_again_what_its_edits_reach(tmp_path: Path) -> N
     write_notebook(tmp_path / "before.ipynb", [HEAD, *CELLS.values(), RUN])
     before = run_notebook(tmp_path, "before.ipynb", "1")
     assert before == {name: {"no earlier result": 3} for name in ASSETS}
-    assert run_notebook(tmp_path, "before.ipynb", "2") == {name: {} for name in ASSETS}
+    if FULL:  # in the short form, what no edit reaches shows as much
+        assert run_notebook(tmp_path, "before.ipynb", "2") == {name: {} for name in ASSETS}
     (tmp_path / "tools.py").write_text(TOOLS.replace("x + 1", "x + 2"))
     edited = {name: text.replace(*EDITS[name]) if name in EDITS else text for name, text in CELLS.items()}
     # In another order of cells, the same names stand for the same code.

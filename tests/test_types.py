@@ -36,9 +36,11 @@ from orcapod_dagster.core.streams import PacketStream, StreamInput
 KEY = dg.AssetKey("typed")
 ANY = dg.PythonObjectDagsterType(object)
 ALL = {**KEPT, **BY_VALUE}
-# Contexts of all tests, for each has an instance of Dagster.
-WRITTEN = dg.build_output_context(asset_key=KEY)
-READ = dg.build_input_context(asset_key=KEY, upstream_output=WRITTEN, dagster_type=ANY)
+# Of all tests, for contexts make instances of their own, which costs more than the table.
+INSTANCE = dg.DagsterInstance.ephemeral()
+READ = dg.build_input_context(
+    asset_key=KEY, upstream_output=dg.build_output_context(asset_key=KEY), dagster_type=ANY, instance=INSTANCE
+)
 
 
 def test_there_are_at_least_seventy() -> None:
@@ -48,7 +50,7 @@ def test_there_are_at_least_seventy() -> None:
 
 def through_io_manager(root: Path, table: pa.Table) -> pa.Table:
     manager = DeltaLakeIOManager(root_uri=str(root))
-    manager.handle_output(WRITTEN, table)
+    manager.handle_output(dg.build_output_context(asset_key=KEY, instance=INSTANCE), table)
     return manager.load_input(READ)
 
 

@@ -76,6 +76,7 @@ class Context:
 
     def rows(self, count: int) -> pa.RecordBatch:
         """Return the context columns for up to `SLICE_ROWS` rows: a slice of equal rows, which are made when so many are asked for."""
+        assert count <= SLICE_ROWS
         if self._tile.num_rows < count:
             # Most contexts of a table that grows day by day have few rows; one that has many makes them in a few steps.
             size = min(SLICE_ROWS, 4 * count)

@@ -25,6 +25,7 @@ _PROJECT = {
     "work.py": """
 import importlib
 from importlib import import_module
+from logging import getLogger
 
 from latework import counts
 from latework.kinds import Kind
@@ -53,11 +54,12 @@ def whole(x):
 
 
 def by_name(x):
+    assert getLogger("latework").name == "latework"
     return import_module("latework.heavy.late").plus(x)
 
 
 def by_relative_name(x):
-    return importlib.import_module(".heavy.late", package="latework").plus(x)
+    return importlib.import_module(".late", package="latework.heavy").plus(x)
 
 
 def loaded(x):

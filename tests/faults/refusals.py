@@ -166,12 +166,15 @@ def attempt(scenario: Scenario, storage: Storage, folder: Path, call: int, error
     return failure is not None
 
 
-def tries(calls: int, stride: int, *, each_error: bool) -> Iterator[tuple[int, int, bool]]:
+def tries(calls: int, stride: int, first: int, *, each_error: bool) -> Iterator[tuple[int, int, bool]]:
     """Yield (call, error, lasting): every so many calls, with each error once and one that lasts, or with one of these in turn.
 
     The last call comes first: what fails after the commit tells whether the outcome was looked up.
+
+    Args:
+        first: which turn is the first, for with few tries another scenario should meet other errors.
     """
-    turns = itertools.cycle(itertools.product(ERRORS, (False, True)))
+    turns = itertools.islice(itertools.cycle(itertools.product(ERRORS, (False, True))), first, None)
     for call in range(calls, 0, -stride):
         if each_error:
             yield from ((call, error, False) for error in ERRORS)
@@ -193,7 +196,9 @@ def main(name: str, folder: Path, stride: int, *, each_error: bool) -> None:
     calls = storage.allow()
     assert scenario.look(first) == scenario.states[-1]
     refused = failed = 0
-    for number, (call, error, lasting) in enumerate(tries(calls, stride, each_error=each_error)):
+    for number, (call, error, lasting) in enumerate(
+        tries(calls, stride, 3 * list(SCENARIOS).index(name), each_error=each_error)
+    ):
         lake = folder / str(number)
         shutil.copytree(template, lake)
         try:

@@ -41,7 +41,7 @@ def refusal_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_each_write_call_is_refused(refusal_library: Path, tmp_path: Path, name: str) -> None:
     """Whichever call fails, and how: a clear error or success, nothing lost, and the next run completes."""
     whole_run = name == "materialization"
-    stride = rounds(80 if whole_run else 7, 1)
+    stride = rounds(120 if whole_run else 9, 1)
     errors = "each" if FULL and not whole_run else "in-turn"
     done = subprocess.run(
         [sys.executable, "-m", "faults.refusals", name, str(tmp_path), str(stride), errors],

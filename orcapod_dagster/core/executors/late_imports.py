@@ -20,7 +20,7 @@ _BY_FUNCTION: Final = "import_module"
 
 
 class _Import(NamedTuple):
-    """An import: `module` has a dot for each level; of `import module`, or by `importlib.import_module`, there are no names."""
+    """An import: `module` has a dot for each level; of `import module`, or by `import_module("its.name")`, there are no names."""
 
     module: str
     names: tuple[str, ...]
@@ -234,21 +234,30 @@ def _parents(name: str) -> list[str]:
 
 def _imports_of_code(code: CodeType) -> Generator[_Import, None, None]:
     """Yield what code imports, without that of functions in it, which travel as code, too."""
-    if _BY_FUNCTION in code.co_names:
-        # Whatever is a name of a module there may be what it is called with; one that is not, costs a look.
-        yield from (_Import(text, ()) for text in code.co_consts if isinstance(text, str) and _is_dotted(text))
-    if _IMPORT_NAME not in code.co_code[::2]:
+    if _BY_FUNCTION not in code.co_names and _IMPORT_NAME not in code.co_code[::2]:
         return
-    level, names = 0, None
+    level, names, texts = 0, None, None
     for step in dis.get_instructions(code):
         if step.opcode == _IMPORT_NAME:
             yield _Import("." * (level or 0) + step.argval, tuple(names or ()))
         elif step.opname != "EXTENDED_ARG":
             level, names = names, step.argval  # the two constants before it
+        if step.argval == _BY_FUNCTION:
+            texts = []
+        elif texts is not None and step.opname == "LOAD_CONST" and isinstance(step.argval, str):
+            texts.append(step.argval)
+        elif texts is not None and step.opname not in ("PUSH_NULL", "EXTENDED_ARG"):
+            yield from _import_by_function(texts)
+            texts = None
 
 
-def _is_dotted(text: str) -> bool:
-    return all(map(str.isidentifier, text.lstrip(".").split(".")))
+def _import_by_function(texts: Sequence[str]) -> Generator[_Import, None, None]:
+    """Yield what `import_module` imports that is called with these texts, its name and maybe a package."""
+    try:
+        if texts:
+            yield _Import(resolve_name(*texts) if len(texts) == 2 else texts[0], ())
+    except ImportError:
+        return  # it fails where it runs, too
 
 
 def _codes_in(code: CodeType) -> Generator[CodeType, None, None]:
