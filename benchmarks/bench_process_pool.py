@@ -17,7 +17,7 @@ from typing import Any
 from side_by_side import burn, seconds_of, tell_load, tell_rows, tell_speed_up, trivial
 
 CHUNK = 16_384
-BURNS = 2_000
+BURNS = 6_000
 BURN_CHUNK = 250
 
 
