@@ -22,7 +22,7 @@ from orcapod_dagster.testing.executors import make_batches
 
 ROWS_PER_TASK = 8_192
 WINDOW = 4
-BURNS = 2_000
+BURNS = 6_000
 BURNS_PER_TASK = 125
 
 
