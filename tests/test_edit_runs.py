@@ -78,7 +78,7 @@ NAMED_OTHERWISE = {
     "alias in a field of a TypedDict": _COLUMNS,
 }
 """Edits whose cause is another thing than the part: a default is a value of the input, whatever it is made of."""
-TOLD_BY_TABLE = {"default", "constant as default", "argument of a partial"}
+TOLD_BY_TABLE = {"default", "keyword-only default", "constant as default", "argument of a partial"}
 """Edits of a value of the input, which the rows of the asset's table tell from a new packet."""
 MATERIALIZED = [
     case

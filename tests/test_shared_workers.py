@@ -18,13 +18,13 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 import pytest
-from campaigns import long_form, rounds
+from campaigns import long_form
 from deltalake import DeltaTable
 
 from orcapod_dagster import ProcessPoolExecutorResource, RayExecutorResource, packet_asset, packet_resources
 from orcapod_dagster.resources import PacketExecutorResource
 
-ASSETS = ("one", "two", "three")[: rounds(2, 3)]
+ASSETS = ("one", "two", "three")
 ROWS = 12
 WAIT_SECONDS = 120.0
 SIDE_BY_SIDE = dg.multiprocess_executor.configured({"max_concurrent": len(ASSETS)})
@@ -161,6 +161,7 @@ def gone(address: str, seconds: float = 60.0) -> bool:
 
 
 @pytest.mark.ray
+@long_form
 @pytest.mark.usefixtures("short_folder")
 def test_steps_in_processes_share_one_ray_cluster(lake: Path) -> None:
     """Steps at once run on one local cluster, and nothing of it is left some seconds after the last of them."""

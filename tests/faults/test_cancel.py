@@ -55,7 +55,7 @@ def ray_address() -> Iterator[str]:
 
 EXECUTORS = ["local", "pool", "ray"]
 BY_SIGNAL = [signal.SIGTERM, signal.SIGKILL, signal.SIGINT]
-SHORT = [("pool", signal.SIGKILL), ("ray", signal.SIGINT)]
+SHORT = [("local", signal.SIGTERM), ("pool", signal.SIGINT)]
 
 
 @pytest.fixture
@@ -282,7 +282,7 @@ def cancelled_after(server: Webserver, root: Path, pick: random.Random) -> float
     return seconds
 
 
-@pytest.mark.parametrize("environment", [long_param("local"), "pool", long_param("ray")], indirect=True)
+@pytest.mark.parametrize("environment", [long_param(on, id=on) for on in EXECUTORS], indirect=True)
 def test_dagsters_cancel(tmp_path: Path, environment: dict[str, str]) -> None:
     """A run that is terminated as the UI does it is cancelled, with the same promises."""
     pick = random.Random(4)
