@@ -200,7 +200,6 @@ def at_once(work: Callable[..., None], uri: str, options: dict[str, str], writer
     assert [process.exitcode for process in processes] == [0] * writers
 
 
-@long_form
 def test_concurrent_appends(root: str, options: dict[str, str]) -> None:
     """4 processes append 5 times each to a table that is not there yet: every row is there, once."""
     at_once(append, f"{root}/t", options, 4)

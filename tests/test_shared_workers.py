@@ -1,4 +1,4 @@
-"""Packet assets side by side share the machine's workers, and one local Ray cluster, which goes when the last of them ends."""
+"""Three packet assets side by side share the machine's workers, and one local Ray cluster, which goes when the last of them ends."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def overlap(tables: dict[str, pa.Table]) -> float:
 
 @long_form
 def test_steps_in_processes_share_the_pool(lake: Path, short_folder: Path) -> None:
-    """With max_workers=2 and so many steps at once, there are never more than 2 workers and one per step, and each step goes on."""
+    """With max_workers=2 and three steps at once, there are never more than 2 workers and one per step, and each step goes on."""
     run(pool_job)
     tables = calls(lake)
     assert most_at_once(tables) <= 2 + len(ASSETS)
@@ -164,7 +164,7 @@ def gone(address: str, seconds: float = 60.0) -> bool:
 @long_form
 @pytest.mark.usefixtures("short_folder")
 def test_steps_in_processes_share_one_ray_cluster(lake: Path) -> None:
-    """Steps at once run on one local cluster, and nothing of it is left some seconds after the last of them."""
+    """Three steps at once run on one local cluster, and nothing of it is left some seconds after the last of them."""
     pytest.importorskip("ray", reason="the extra 'ray' is not installed")
     run(ray_job)
     tables = calls(lake)

@@ -77,11 +77,11 @@ class Context:
     def rows(self, count: int) -> pa.RecordBatch:
         """Return the context columns for up to `SLICE_ROWS` rows: a slice of equal rows, which are made when so many are asked for."""
         assert count <= SLICE_ROWS
-        if self._tile.num_rows < count:
+        tile = self._tile  # by name, for another thread may put a smaller one in its place
+        if tile.num_rows < count:
             # Most contexts of a table that grows day by day have few rows; one that has many makes them in a few steps.
-            size = min(SLICE_ROWS, 4 * count)
-            self._tile = self._tile.take(pa.repeat(0, size))
-        return self._tile.slice(0, count)
+            self._tile = tile = tile.take(pa.repeat(0, min(SLICE_ROWS, 4 * count)))
+        return tile.slice(0, count)
 
 
 def _context_columns(row: pa.Table) -> pa.Table:
